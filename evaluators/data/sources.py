@@ -1,0 +1,116 @@
+"""Sources of images by URI-like name (`scheme:rest`), and what is done to all of them alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from evaluators.data import medmnist, npz, phantoms
+from evaluators.data.splits import Splits
+from evaluators.settings import DataSettings, Settings
+from spaces.errors import ConfigError, DataError, did_you_mean
+
+
+class NoOptions(Settings):
+    """A source without options."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scheme: how it is written, what options it takes, and what loads it from the rest of the name."""
+
+    usage: str
+    options: Callable[[str], type[Settings]]
+    load: Callable[[str, Any], Splits]
+
+
+SOURCES: Mapping[str, Source] = {
+    "medmnist": Source("medmnist:NAME", lambda rest: medmnist.Options, medmnist.load),
+    "npz": Source("npz:PATH", lambda rest: NoOptions, lambda rest, options: npz.load(rest)),
+    "phantom": Source("phantom:KIND", phantoms.options, phantoms.load),
+}
+"""Scheme -> source; a new kind of source is one more row."""
+
+
+def source_names() -> list[str]:
+    """How sources are written: `medmnist:NAME`, `npz:PATH`, ..."""
+    return [source.usage for source in SOURCES.values()]
+
+
+def load_splits(settings: DataSettings) -> Splits:
+    """The images that the settings name, checked, without duplicates across splits, limited.
+
+    Raises:
+        ConfigError: The source or one of its options is unknown.
+        DataError: The images cannot be had or cannot be used.
+    """
+    scheme, colon, rest = settings.source.partition(":")
+    if scheme not in SOURCES:
+        hint = did_you_mean(scheme, SOURCES) if colon else f"write one of {', '.join(source_names())}"
+        raise ConfigError(f"data.source = {settings.source!r}: no such kind of source; {hint}")
+    if not rest:
+        raise ConfigError(f"data.source = {settings.source!r}: write it as {SOURCES[scheme].usage}")
+    source = SOURCES[scheme]
+    options = _options(source.options(rest), settings.options, settings.source)
+    splits = _without_duplicates(source.load(rest, options))
+    _check_limits(settings, splits)
+    splits = replace(
+        splits,
+        train=splits.train.limit(settings.train_limit or len(splits.train)),
+        val=splits.val.limit(settings.val_limit or len(splits.val)),
+    )
+    _check_classes(splits)
+    return splits
+
+
+def _options(model: type[Settings], given: Mapping[str, Any], source: str) -> Settings:
+    try:
+        return model(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+    if key not in model.model_fields:
+        if not model.model_fields:
+            raise ConfigError(f"data.options.{key}: {source} has no options")
+        raise ConfigError(
+            f"data.options.{key}: no such option of {source}; {did_you_mean(key, model.model_fields)}"
+        )
+    raise ConfigError(f"data.options.{key} = {first['input']!r}: {first['msg'].lower()}")
+
+
+def _without_duplicates(splits: Splits) -> Splits:
+    """Take out of train whatever is in val, pixel for pixel: val stays as it is, it is what others report."""
+    in_val = {image.tobytes() for image in splits.val.images}
+    keep = np.array([image.tobytes() not in in_val for image in splits.train.images])
+    if keep.all():
+        return splits
+    if not keep.any():
+        raise DataError(
+            f"{splits.name}: all training images are in val too; the splits must be different images"
+        )
+    return replace(
+        splits, train=splits.train.take(np.flatnonzero(keep)), duplicates_removed=int((~keep).sum())
+    )
+
+
+def _check_limits(settings: DataSettings, splits: Splits) -> None:
+    if splits.kind == "segmentation":
+        return
+    for key in ("train_limit", "val_limit"):
+        limit = getattr(settings, key)
+        if limit is not None and limit < len(splits.classes):
+            raise ConfigError(
+                f"data.{key} = {limit}: fewer than the {len(splits.classes)} classes of {splits.name}"
+            )
+
+
+def _check_classes(splits: Splits) -> None:
+    for name, subset in (("train", splits.train), ("val", splits.val)):
+        counts = subset.class_counts(len(splits.classes))
+        if np.count_nonzero(counts) < 2:
+            only = splits.classes[int(np.argmax(counts))]
+            raise DataError(
+                f"{splits.name}: {name} holds class {only!r} only; at least two classes are needed"
+            )

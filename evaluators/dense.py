@@ -1,0 +1,116 @@
+"""The dense network where no weights are given: trained once with the recipe, kept by content."""
+
+import copy
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from evaluators.data.splits import Splits
+from evaluators.identity import fingerprint_of, fingerprint_of_arrays
+from evaluators.protocols import Task
+from evaluators.settings import NetworkSettings, RecipeSettings
+from evaluators.training import Normalisation, Progress, check_network, resolve_device, tune
+
+PROCEDURE = 1
+"""Raise it with every change after which training gives other weights."""
+
+
+def dense_weights(
+    settings: NetworkSettings,
+    network: nn.Module,
+    splits: Splits,
+    task: Task,
+    recipe: RecipeSettings,
+    *,
+    seed: int,
+    cache_dir: str | Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """The weights that the recipe gives this network on these images: trained, or read if they were before.
+
+    Args:
+        settings: What the network was built from.
+        network: As the factory made it; left unchanged.
+        splits: The images; only train is used.
+        task: What the network is for.
+        recipe: How it is trained.
+        seed: Of batches, augmentation and dropout.
+        cache_dir: Where trained weights are kept, named by what they depend on; made if it is not there.
+        device: Where to train.
+        progress: Told steps done and steps in all; not called when the weights are there.
+
+    Raises:
+        NetworkError: The network does not fit the images or the task.
+        RunError: The training diverges.
+    """
+    parts = {
+        "procedure": PROCEDURE,
+        "network": settings.model_dump(mode="json", include={"factory", "arguments"}),
+        "initial": fingerprint_of_arrays(as_arrays(network)),
+        "data": splits.fingerprint,
+        "task": task.kind,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+    }
+    path = Path(cache_dir) / f"dense-{fingerprint_of(parts)[:32]}.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError):
+            pass  # torn: trained again and replaced below
+    trained = train_dense(network, splits, task, recipe, seed=seed, device=device, progress=progress)
+    weights = as_arrays(trained)
+    _save(weights, path)
+    return weights
+
+
+def train_dense(
+    network: nn.Module,
+    splits: Splits,
+    task: Task,
+    recipe: RecipeSettings,
+    *,
+    seed: int,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A trained copy of the network, on the CPU and in eval mode; see `dense_weights`."""
+    where = resolve_device(device)
+    data = Normalisation.of(splits.train).apply(splits.train, where)
+    trained = copy.deepcopy(network).to(where)
+    check_network(trained, data, task)
+    tune(trained, data, task, recipe, seed=seed, progress=progress)
+    return trained.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs lack it
+
+
+def as_arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """The state dict as arrays of their own, on the CPU."""
+    return {name: _array(tensor) for name, tensor in network.state_dict().items()}
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()  # NumPy has no bfloat16
+    return np.ascontiguousarray(tensor.numpy()).copy()
+
+
+def _save(weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write beside and rename, so that a file of that name is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(dict(weights), temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,39 @@
+"""A bad candidate is data, not an exception: whatever goes wrong becomes a failed outcome with one line."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from spaces.messages import Outcome, Trial
+
+Found: TypeAlias = tuple[Mapping[str, float], Mapping[str, np.ndarray], Mapping[str, float]]
+"""Values, per-case arrays, and seconds by phase."""
+
+LONGEST_ERROR = 300
+_PATH = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'":,;()<>]+[/\\])*[^\s'":,;()<>]*""")
+
+
+def guarded(trial: Trial, evaluate: Callable[[Trial], Found]) -> Outcome:
+    """The outcome of evaluating the trial, "failed" if that raised anything but an interruption."""
+    start = time.perf_counter()
+    try:
+        values, per_case, timings = evaluate(trial)
+    except Exception as error:
+        return Outcome(
+            trial.number,
+            "failed",
+            timings={"wall_s": time.perf_counter() - start},
+            error=describe_error(error),
+        )
+    timings = {**timings, "wall_s": time.perf_counter() - start}
+    return Outcome(trial.number, "complete", values, per_case, timings)
+
+
+def describe_error(error: BaseException) -> str:
+    """One line, "type: message", without paths (a file's name may be a patient's)."""
+    message = str(error).strip().partition("\n")[0]
+    line = f"{type(error).__name__}: {_PATH.sub('<path>', message)}".rstrip(": ")
+    return line if len(line) <= LONGEST_ERROR else line[: LONGEST_ERROR - 3] + "..."

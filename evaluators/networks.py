@@ -1,0 +1,261 @@
+"""The user's network: built by their own factory, with their own weights. No weights file can run code."""
+
+import copy
+import importlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from evaluators.settings import NetworkSettings
+from spaces.errors import NetworkError, did_you_mean
+
+STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model")
+"""Where checkpoints keep their state dict, when `weights_key` does not say."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, torch.compile and training frameworks put before every key."""
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+_SHOWN = 3
+"""How many keys of a kind an error names."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How weights fit a network.
+
+    Attributes:
+        loaded: Number of tensors taken.
+        prefix: What was stripped from the keys.
+        missing: Keys of the network that the file has not; after a successful load only batch counters.
+        unexpected: Keys of the file that were left out; after a successful load only those beside `prefix`.
+        mismatched: Keys with another shape, with both shapes; none after a successful load.
+    """
+
+    loaded: int
+    prefix: str = ""
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+
+def build_network(settings: NetworkSettings, seed: int = 0) -> tuple[nn.Module, LoadReport | None]:
+    """Call the factory with its arguments, and load the weights if there are any.
+
+    The current directory is importable. Parameters that the factory draws come from `seed`; the caller's
+    random state stays as it is.
+
+    Raises:
+        NetworkError: The factory cannot be imported, fails, or returns no module; the weights do not fit.
+    """
+    factory = _factory(settings.factory)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = factory(**copy.deepcopy(settings.arguments))
+    except Exception as error:
+        raise NetworkError(f"network.factory = {settings.factory!r} failed: {_short(error)}") from error
+    if not isinstance(network, nn.Module):
+        found = type(network).__name__
+        raise NetworkError(f"network.factory = {settings.factory!r} returned {found}, not a torch.nn.Module")
+    if settings.weights is None:
+        return network, None
+    weights = read_weights(settings.weights, settings.weights_key)
+    return network, load_weights(network, weights, Path(settings.weights).name)
+
+
+def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU, keys as they are.
+
+    Args:
+        path: A .safetensors file, or a .pt, .pth or .ckpt file of tensors and plain values: it is read in
+            torch's weights-only mode, which runs no code.
+        key: Where in the checkpoint, dots for each level; by default the file's own state dict, or one
+            under a usual name (`STATE_KEYS`).
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise NetworkError(f"network.weights = {str(path)!r}: there is no such file")
+    if path.suffix == ".safetensors":
+        if key is not None:
+            raise NetworkError(
+                f"network.weights_key = {key!r}: a .safetensors file has no such levels; remove it"
+            )
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise NetworkError(
+                f"{path.name}: no readable .safetensors file, or torn: {_short(error)}"
+            ) from None
+    if path.suffix not in TORCH_SUFFIXES:
+        known = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise NetworkError(f"network.weights = {path.name!r}: the name must end in one of {known}")
+    checkpoint = _load_torch(path)
+    found = _state_dict(checkpoint, path.name) if key is None else _descend(checkpoint, key, path.name)
+    if not _is_state_dict(found):
+        raise NetworkError(f"{path.name}: {key!r} is no state dict; {_contents(found)}")
+    return dict(found)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], name: str = "weights") -> LoadReport:
+    """Load a state dict into a network of just this architecture, in place.
+
+    Prefixes of wrappers are stripped when that makes keys match; what lies beside such a prefix (a loss with
+    weights of its own) is left out. Batch counters of norm layers may be missing.
+
+    Raises:
+        NetworkError: Keys are missing or left over, shapes differ, or values are not finite.
+    """
+    own = network.state_dict()
+    prefix, stripped = _strip(weights, own)
+    aliases = {_address(own[key]) for key in own.keys() & stripped.keys()}
+    missing = [key for key in own if key not in stripped and _address(own[key]) not in aliases]
+    inside = [key for key in stripped if key not in own]
+    beside = [key for key in weights if prefix and not key.startswith(prefix)]
+    mismatched = [
+        f"{key} is {_shape(tensor)}, the network has {_shape(own[key])}"
+        for key, tensor in stripped.items()
+        if key in own and tensor.shape != own[key].shape
+    ]
+    fatal = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if fatal or inside or mismatched:
+        raise NetworkError(
+            f"{name}: not the weights of this network: {_listing(fatal, 'missing')}; "
+            f"{_listing(inside, 'unexpected')}; {_listing(mismatched, 'of another shape')}"
+        )
+    for key, tensor in stripped.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NetworkError(f"{name}: {key} holds values that are NaN or infinite")
+    network.load_state_dict(stripped, strict=False)
+    return LoadReport(len(stripped), prefix, tuple(missing), tuple(beside))
+
+
+def _factory(given: str) -> Callable[..., Any]:
+    where = f"network.factory = {given!r}"
+    module_name, _, attribute = given.partition(":")
+    if not module_name or not attribute:
+        raise NetworkError(f"{where}: write it as module:callable, for example monai.networks.nets:resnet18")
+    # Last and for good: a user's file must not hide an installed module, and workers inherit the list.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            way_out = "run where its file is, or install it"
+            raise NetworkError(f"{where}: there is no module {error.name!r}; {way_out}") from None
+        raise NetworkError(f"{where}: importing {module_name!r} failed: {_short(error)}") from error
+    if not hasattr(module, attribute):
+        public = [
+            name for name in vars(module) if not name.startswith("_") and callable(getattr(module, name))
+        ]
+        raise NetworkError(f"{where}: {module_name} has no {attribute!r}; {did_you_mean(attribute, public)}")
+    factory = getattr(module, attribute)
+    if not callable(factory):
+        raise NetworkError(f"{where}: this is {type(factory).__name__}, and cannot be called")
+    return factory
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()), warnings.catch_warnings():
+            # A TorchScript archive: refused right after the warning.
+            warnings.filterwarnings("ignore", message="'torch.load' received a zip file")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {_short(error)}") from None
+        raise NetworkError(
+            f"{path.name}: holds pickled code ({refused[1]}), which is never run; save only "
+            "model.state_dict(), with torch.save or as .safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        if "TorchScript" in str(error):
+            raise NetworkError(f"{path.name}: is a TorchScript program; save only its state_dict()") from None
+        raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {_short(error)}") from None
+
+
+def _numpy_globals() -> list[Any]:
+    """What NumPy scalars in Lightning's, MONAI's and nnU-Net's checkpoints are made of; data, not code."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
+    return [np.dtype, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _state_dict(checkpoint: object, name: str) -> Any:
+    if _is_state_dict(checkpoint):
+        return checkpoint
+    if isinstance(checkpoint, Mapping):
+        for key in STATE_KEYS:
+            if _is_state_dict(checkpoint.get(key)):
+                return checkpoint[key]
+    raise NetworkError(
+        f"{name}: no state dict found; {_contents(checkpoint)}; name it with network.weights_key"
+    )
+
+
+def _descend(checkpoint: object, key: str, name: str) -> Any:
+    found: Any = checkpoint
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            keys = [str(k) for k in found] if isinstance(found, Mapping) else []
+            hint = did_you_mean(part, keys) if 0 < len(keys) <= 50 else _contents(found)
+            raise NetworkError(f"{name}: has no {key!r} (network.weights_key); {hint}")
+        found = found[part]
+    return found
+
+
+def _contents(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return f"it holds {type(value).__name__}"
+    keys = [str(key) for key in value]
+    return f"it holds {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" if keys else "it is empty"
+
+
+def _strip(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The prefix, put together from `PREFIXES`, behind which most of the network's keys are found."""
+    best, best_found = "", dict(weights)
+    candidates = [best]
+    for prefix in candidates:  # grows while it is walked: wrappers are nested
+        found = {key[len(prefix) :]: tensor for key, tensor in weights.items() if key.startswith(prefix)}
+        if len(found.keys() & own.keys()) > len(best_found.keys() & own.keys()):
+            best, best_found = prefix, found
+        candidates += [prefix + more for more in PREFIXES if any(key.startswith(more) for key in found)]
+    return best, best_found
+
+
+def _address(tensor: Tensor) -> tuple[object, ...]:
+    """The same for parameters that are tied, of which a file may hold only one."""
+    return (tensor.data_ptr() or id(tensor), tuple(tensor.shape), tensor.stride())
+
+
+def _listing(items: list[str], what: str) -> str:
+    shown = ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
+    return f"{len(items)} {what}" + (f" ({shown})" if items else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(str(n) for n in tensor.shape) or "a number"
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,286 @@
+"""The pool of Ray actors: evaluations spread over cores, GPUs and machines, whatever dies.
+
+Each worker is a long-lived actor that builds the evaluator once. Evaluations are idempotent, so that a trial
+whose worker died is simply given to another one.
+"""
+
+import contextlib
+import os
+import pickle
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from evaluators.pools.cluster import connect, ray
+from evaluators.protocols import Evaluator, EvaluatorSpec
+from spaces.errors import ConfigError, RunError
+from spaces.messages import Outcome, Trial
+
+RETRIES = 2
+"""How often a trial is given to another worker after its worker died."""
+FAILED_STARTS = 3
+"""So many workers in a row that die before their first trial: no use going on."""
+
+
+class _Actor:
+    """A worker process: builds the evaluator once, then evaluates."""
+
+    _evaluator: Evaluator
+
+    def prepare(self, spec: list[Any], path: list[str], threads: int) -> tuple[int, BaseException | None]:
+        """Make ready; returns the process id and what went wrong.
+
+        Args:
+            spec: The reference to the spec, wrapped so that Ray does not open it before the path is set.
+            path: Where the driver finds modules; factories of the user may lie there.
+            threads: CPU threads of an evaluation.
+        """
+        sys.path.extend(entry for entry in path if entry not in sys.path)
+        try:
+            self._evaluator = ray.get(spec[0]).build()
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                pickle.loads(pickle.dumps(error))
+                return os.getpid(), error
+            return os.getpid(), RunError(f"{type(error).__name__}: {error}")
+        if "torch" in sys.modules:  # the environment has said so before torch was loaded; now for certain
+            sys.modules["torch"].set_num_threads(threads)
+        return os.getpid(), None
+
+    def evaluate(self, trial: Trial) -> Outcome:
+        return self._evaluator.evaluate(trial)
+
+
+_REMOTE: Any = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1)(_Actor)
+
+
+@dataclass
+class _Job:
+    """A trial under way."""
+
+    trial: Trial
+    deaths: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Worker:
+    """An actor as the driver sees it: preparing (no pid yet), idle, or busy with a job."""
+
+    actor: Any
+    reference: Any  # what it is doing; None when idle
+    pid: int | None = None
+    job: _Job | None = None
+    stops_at: float = float("inf")
+
+
+class RayPool:
+    """Evaluates on long-lived Ray actors, one trial each at a time.
+
+    A worker that dies is replaced, and its trial goes to another one, at most twice; then the trial has
+    failed, with the reason. A trial that passes the deadline has failed at once, and its worker is replaced:
+    with deadlines, outcomes depend on how fast the machine is.
+
+    Args:
+        spec: What to evaluate with; shipped once, its arrays shared by all workers of a machine.
+        workers: Actors; they start in the background, and trials may be submitted before they are ready.
+        address: Of a running cluster; None: the one this process is connected to, or a local one that
+            `close` shuts down again.
+        threads: CPU threads, and so CPUs, of a worker.
+        gpus_per_worker: Share of a GPU that a worker has; workers without a share see no GPU.
+        deadline_s: Longest time of one evaluation.
+
+    Raises:
+        ConfigError: There is no cluster at the address.
+    """
+
+    def __init__(
+        self,
+        spec: EvaluatorSpec,
+        workers: int = 2,
+        address: str | None = None,
+        threads: int = 1,
+        gpus_per_worker: float = 0.0,
+        deadline_s: float | None = None,
+    ) -> None:
+        self._disconnect = connect(address, workers * threads, _size(spec))
+        self._threads = threads
+        self._deadline_s = deadline_s
+        self._options = {
+            "num_cpus": threads,
+            "num_gpus": gpus_per_worker,
+            "runtime_env": {"env_vars": _environment(threads, gpus_per_worker)},
+        }
+        if gpus_per_worker and address is None and not ray.cluster_resources().get("GPU"):
+            self._disconnect()
+            raise ConfigError(
+                f"execution.gpus_per_worker = {gpus_per_worker:g}, but Ray sees no GPU here; set it to 0"
+            )
+        self._spec = ray.put(spec)
+        self._waiting: deque[_Job] = deque()
+        self._finished: list[Outcome] = []
+        self._failed_starts = 0
+        self._workers = [self._start() for _ in range(workers)]
+
+    @property
+    def workers(self) -> int:
+        """How many trials are evaluated at the same time."""
+        return len(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are ready, for monitoring."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    @property
+    def pending(self) -> int:
+        """Trials submitted that have not come back yet."""
+        busy = sum(worker.job is not None for worker in self._workers)
+        return len(self._waiting) + busy + len(self._finished)
+
+    def submit(self, trial: Trial) -> None:
+        """Take a trial on; it begins as soon as a worker is idle."""
+        self._waiting.append(_Job(trial))
+        self._assign()
+
+    def completed(self, timeout: float | None = None) -> list[Outcome]:
+        """The outcomes that have arrived; waits for the first of them up to `timeout` seconds.
+
+        Raises:
+            ParetoPruneError: The evaluator cannot be built in a worker, or workers die before they are ready.
+        """
+        gives_up_at = float("inf") if timeout is None else time.monotonic() + timeout
+        while self.pending:
+            self._look(0.0 if self._finished else gives_up_at - time.monotonic())
+            if self._finished or time.monotonic() >= gives_up_at:
+                break
+        finished, self._finished = self._finished, []
+        return finished
+
+    def close(self) -> None:
+        """Stop the workers and what they are doing, and the local cluster if this pool started it."""
+        workers, self._workers = self._workers, []
+        self._waiting.clear()
+        self._finished.clear()
+        if ray.is_initialized():
+            for worker in workers:
+                ray.kill(worker.actor)
+            self._spec = None
+            self._disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> _Worker:
+        actor = _REMOTE.options(**self._options).remote()
+        return _Worker(actor, actor.prepare.remote([self._spec], _search_path(), self._threads))
+
+    def _assign(self) -> None:
+        """Give waiting trials to idle workers."""
+        for worker in self._workers:
+            if worker.reference is None and self._waiting:
+                worker.job = self._waiting.popleft()
+                worker.reference = worker.actor.evaluate.remote(worker.job.trial)
+                if self._deadline_s is not None:
+                    worker.stops_at = time.monotonic() + self._deadline_s
+
+    def _look(self, wait_s: float) -> None:
+        """Wait until something happens or the time is over, and act on all that happened."""
+        now = time.monotonic()
+        wait_s = max(0.0, min(wait_s, *(worker.stops_at - now for worker in self._workers), 1e6))
+        busy = {worker.reference: worker for worker in self._workers if worker.reference is not None}
+        ready, _ = ray.wait(list(busy), timeout=wait_s, fetch_local=False)
+        if ready:
+            ready, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0, fetch_local=False)
+        for reference in ready:
+            self._take(busy[reference])
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if now >= worker.stops_at:
+                self._stop_late(worker)
+        self._assign()
+
+    def _take(self, worker: _Worker) -> None:
+        """Receive what a worker has finished, or find it dead."""
+        job = worker.job
+        try:
+            result = ray.get(worker.reference)
+        except ray.exceptions.RayTaskError as error:
+            if job is None:
+                raise RunError(f"a worker cannot be prepared: {_reason(error)}") from None
+            self._fail(job, _reason(error))
+        except ray.exceptions.RayError as error:
+            self._bury(worker, _reason(error))
+            return
+        else:
+            if job is None:
+                worker.pid, problem = result
+                if problem is not None:
+                    raise problem
+            else:
+                self._failed_starts = 0
+                self._finished.append(result)
+        worker.job, worker.reference, worker.stops_at = None, None, float("inf")
+
+    def _bury(self, worker: _Worker, reason: str) -> None:
+        """Replace a dead worker; its trial is tried again, or has failed."""
+        job = worker.job
+        if job is None:
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS:
+                raise RunError(f"{FAILED_STARTS} workers in a row died before they were ready: {reason}")
+        else:
+            job.deaths.append(reason)
+            if len(job.deaths) > RETRIES:
+                self._fail(job, f"its worker died {len(job.deaths)} times, the last time: {reason}")
+            else:
+                self._waiting.appendleft(job)
+        self._replace(worker)
+
+    def _stop_late(self, worker: _Worker) -> None:
+        assert worker.job is not None  # only jobs have deadlines
+        self._fail(worker.job, f"not finished within the deadline of {self._deadline_s:g} s")
+        self._replace(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        ray.kill(worker.actor)
+        self._workers[self._workers.index(worker)] = self._start()
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        self._finished.append(Outcome(job.trial.number, "failed", error=reason))
+
+
+def _reason(error: BaseException) -> str:
+    """One line of what Ray says at length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+
+
+def _size(spec: EvaluatorSpec) -> int:
+    """Bytes that the spec takes in the object store; arrays are counted, not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    body = ray.cloudpickle.dumps(spec, protocol=5, buffer_callback=buffers.append)
+    return len(body) + sum(buffer.raw().nbytes for buffer in buffers)
+
+
+def _search_path() -> list[str]:
+    """Where this process finds modules, for the workers to look there too."""
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
+def _environment(threads: int, gpus: float) -> dict[str, str]:
+    """Environment of a worker: threads pinned before torch loads, this package found, no GPU unless given."""
+    pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    house = Path(__file__).parents[2]
+    places = [] if "site-packages" in house.parts else [str(house)]
+    places += filter(None, [os.environ.get("PYTHONPATH")])
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return pinned | {"PYTHONPATH": os.pathsep.join(places)} | hidden

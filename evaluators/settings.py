@@ -1,0 +1,72 @@
+"""The settings of an evaluation: network, data, task, recipe, proxy. Closed, frozen, from TOML.
+
+`search.config` composes them with the search's own into a campaign.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A table of settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class NetworkSettings(Settings):
+    """Where the network comes from."""
+
+    factory: str = Field(description="module:callable that returns the torch.nn.Module")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    weights: str | None = Field(None, description=".safetensors or .pt file; without it the recipe trains it")
+    weights_key: str | None = Field(None, description="key of the state dict inside the checkpoint")
+
+
+class DataSettings(Settings):
+    """Which images."""
+
+    source: str = Field(description="medmnist:NAME, npz:PATH, phantom:classification or phantom:segmentation")
+    train_limit: int | None = Field(
+        None, ge=1, description="use at most this many training cases, stratified"
+    )
+    val_limit: int | None = Field(
+        None, ge=1, description="use at most this many validation cases, stratified"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the source, as phantom sizes"
+    )
+
+
+class TaskSettings(Settings):
+    """What the network is for and how it is judged."""
+
+    kind: Literal["classification", "segmentation"] = "classification"
+    metric: str | None = Field(None, description="auc, accuracy, balanced_accuracy or dice; default by kind")
+
+
+class RecipeSettings(Settings):
+    """How a network is trained: SGD with Nesterov momentum and a one-cycle cosine."""
+
+    epochs: float = Field(20, gt=0, description="passes over the training images")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    augment: bool = Field(True, description="random flips and shifts")
+    seed: int = Field(0, ge=0, description="of initial weights, batches and augmentation")
+
+
+class ProxySettings(Settings):
+    """The cheap evaluation of a candidate: prune, tune for a few epochs on a subset, measure on val."""
+
+    rung: Literal["finetune"] = "finetune"
+    epochs: float = Field(2, ge=0, description="passes over the subset")
+    train_limit: int | None = Field(None, ge=1, description="size of the stratified training subset")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(0.02, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    augment: bool = Field(True, description="random flips and shifts")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(1, ge=1, description="CPU threads of one evaluation")

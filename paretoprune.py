@@ -1,0 +1,30 @@
+"""ParetoPrune's public API in one name: `import paretoprune as pp`. Everything loads on first use."""
+
+from spaces.lazy import lazy
+
+__getattr__, __all__ = lazy(
+    __name__,
+    {
+        "CampaignConfig": "search.config",
+        "ChannelGroup": "spaces.space",
+        "ChannelSpace": "spaces.space",
+        "Genome": "spaces.messages",
+        "InputError": "spaces.errors",
+        "Objective": "spaces.objectives",
+        "Outcome": "spaces.messages",
+        "ParetoPruneError": "spaces.errors",
+        "Record": "spaces.messages",
+        "RunError": "spaces.errors",
+        "Store": "search.store",
+        "Trial": "spaces.messages",
+        "campaign_summary": "search.summary",
+        "launch": "search.launch",
+        "load_config": "search.config",
+        "prune": "spaces.surgery",
+        "rank_channels": "spaces.ranking",
+        "resume": "search.launch",
+        "trace": "spaces.trace",
+        "verify": "spaces.verify",
+        "write_report": "reports.page",
+    },
+)

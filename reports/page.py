@@ -1,0 +1,188 @@
+"""One self-contained HTML page about one campaign or several: no network, no patients, no absolute paths.
+
+The page carries plotly.js, its own style and script, and the numbers as JSON. A content security policy with
+the hashes of the scripts forbids everything else, so that nothing in a name or an error message can run.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from reports import figures
+from reports.campaign import MARGIN, CampaignReport, without_paths
+from spaces.errors import InputError
+
+_COLUMNS = (
+    *("number", "kind", "front", "plausible", "replicates", "metric", "difference", "half", "loss"),
+    *("flops", "params", "activation_bytes"),
+)
+_UNSAFE_IN_SCRIPT = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def write_report(reports: CampaignReport | Sequence[CampaignReport], path: str | Path) -> Path:
+    """Write the page about one campaign, or comparing several, to a file; whole or not at all.
+
+    Args:
+        reports: What to tell.
+        path: The file; its folder is made where it is missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The file cannot be written, or there is no campaign.
+    """
+    page = render([reports] if isinstance(reports, CampaignReport) else list(reports))
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(page, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise InputError(
+            f"cannot write the report to {path}: {error.strerror}; choose another --out"
+        ) from error
+    return path
+
+
+def render(reports: Sequence[CampaignReport]) -> str:
+    """The page as a string."""
+    if not reports:
+        raise InputError("a report needs at least one campaign")
+    reports = [_cleaned(report) for report in reports]
+    scripts = {"plotly_js": _script(figures.plotly_js()), "report_js": _script(_template_text("report.js"))}
+    payload: dict[str, Any] = {
+        "dark": figures.DARK,
+        "campaigns": [_payload(report) for report in reports],
+        "compare": None,
+    }
+    if len(reports) > 1:
+        frames = {f"{report.name} ({report.id})": report.trials for report in reports}
+        payload["compare"] = _figure(figures.compare_figure(frames))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html").render(
+        reports=reports,
+        answers=[answer(report) for report in reports],
+        policy=_policy(scripts.values()),
+        css=Markup(_template_text("report.css")),  # our own file
+        data=Markup(_json(payload)),  # escaped for a script element
+        margin=MARGIN,
+        **scripts,
+    )
+
+
+def answer(report: CampaignReport) -> dict[str, str]:
+    """What the campaign found, in words: the sentence, and what it does and does not show."""
+    row, dense, metric = report.headline, report.dense, report.metric_name
+    if row["kind"] == "dense":
+        text = f"No pruned network has been measured yet; dense reaches {metric} {dense['metric']:.3f}."
+        return {"number": "", "sentence": text, "caveat": ""}
+    difference = float(row["difference"])
+    relation = f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'} dense"
+    if round(abs(difference), 3) == 0:
+        relation = "equal to dense"
+    half = (row["high"] - row["low"]) / 2
+    spread = f" (± {half:.3f})" if math.isfinite(half) else ""
+    cost = percent(row["flops_ratio"])
+    sentence = f"At {cost} of the FLOPs the {metric} is {row['metric']:.3f}: {relation}{spread}."
+    if row["low"] > -MARGIN:
+        caveat = f"The cheapest network shown to stay within {MARGIN} of dense on {report.cases} cases."
+    else:
+        caveat = f"That a network stays within {MARGIN} of dense is not shown by {report.cases} cases."
+    return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat}
+
+
+def percent(ratio: float) -> str:
+    """A ratio in per cent with two or three meaningful digits: 41 %, 6.3 %, 0.52 %."""
+    value = 100 * ratio
+    digits = 0 if value >= 10 else 1 if value >= 1 else 2
+    return f"{value:.{digits}f} %"
+
+
+def _cleaned(report: CampaignReport) -> CampaignReport:
+    """The report without absolute paths in any text."""
+    return dataclasses.replace(
+        report,
+        id=without_paths(report.id),
+        name=without_paths(report.name),
+        network=without_paths(report.network),
+        data=without_paths(report.data),
+        controller=without_paths(report.controller),
+        failed=report.failed.assign(error=[without_paths(str(error)) for error in report.failed["error"]]),
+        groups=report.groups.assign(name=[without_paths(str(name)) for name in report.groups["name"]]),
+        provenance={without_paths(k): without_paths(str(v)) for k, v in report.provenance.items()},
+    )
+
+
+def _payload(report: CampaignReport) -> dict[str, Any]:
+    """Numbers and figures of one campaign for the page's script."""
+    chosen = report.headline
+    trials = report.trials.assign(half=(report.trials["high"] - report.trials["low"]) / 2)
+    return {
+        "metric": report.metric_name,
+        "selected": int(chosen["number"]),
+        "columns": {name: _plain(trials[name]) for name in _COLUMNS},
+        "genomes": [list(map(int, genome)) for genome in trials["genome"]],
+        "units": _plain(report.groups["units"]),
+        "channels": _plain(report.groups["channels"]),
+        "shares": _plain(100 * report.groups["flops_share"]),
+        "figures": {
+            "front": _figure(figures.front_figure(trials, report.metric_name, int(chosen["number"]))),
+            "ratios": _figure(figures.ratios_figure(report.groups, chosen["genome"])),
+            "history": _figure(
+                figures.history_figure(report.history, report.ladder_hypervolume, report.metric_name)
+            ),
+        },
+    }
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    """Values that JSON knows, with six meaningful digits; NaN becomes null."""
+    values = column.tolist()
+    if column.dtype.kind != "f":
+        return values
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def _figure(figure: Any) -> Any:
+    return json.loads(figure.to_json())
+
+
+def _json(payload: object) -> str:
+    """JSON that no parser of HTML can take for markup."""
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_UNSAFE_IN_SCRIPT)
+
+
+def _script(text: str) -> Markup:
+    """A script as it stands between its tags once parsed, so that its hash is the browser's."""
+    return Markup(text.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script"))
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _template_text(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,197 @@
+"""Records as pandas frames: the numbers under every figure and page."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from spaces.errors import InputError
+from spaces.fronts import front_hypervolume, hypervolume_history, non_dominated
+from spaces.intervals import paired_difference, plausible_front, replicate_sd
+from spaces.messages import Genome, Record
+
+Z95 = 1.959964
+"""Half width of a 95 % interval in standard errors."""
+
+COSTS = ("flops", "params", "activation_bytes")
+
+
+def trials_frame(
+    records: Sequence[Record],
+    *,
+    metric: str,
+    dense: Genome,
+    ladder: Collection[Genome] = (),
+    patients: np.ndarray | None = None,
+    rung: str = "finetune",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row a network, in the order of their first trials; failed trials are left out.
+
+    Replicates are averaged, case by case. Columns:
+
+    - number: of the network's first trial; genome; kept: tuple of kept units over units per group;
+    - flops, params, activation_bytes, each also as `*_ratio` to dense;
+    - metric; difference: paired, to dense; se: its standard error over patients and over repeats of
+      training (0 for dense itself, NaN where there are fewer than two patients); low, high: the ends of
+      the difference's 95 % interval; loss;
+    - replicates; kind: "dense", "ladder" or "search";
+    - front: on the observed front (FLOPs, metric); plausible: may be on the true one, see
+      `spaces.intervals.plausible_front`.
+
+    `frame.attrs["replicate_sd"]` is the spread between repeats of one network (NaN: nothing was repeated).
+
+    Args:
+        records: Of one campaign, in any order.
+        metric: Name of the measured figure on the front's axis; larger is better.
+        dense: The genome of the unpruned network.
+        ladder: Genomes of the uniformly pruned networks.
+        patients: Anonymous patient index of each validation case. Default: each case is a patient.
+        rung: The fidelity to show; records of others are left out.
+        seed: Of the resampling behind `plausible`.
+
+    Raises:
+        InputError: Dense has not been measured: there is nothing to compare with.
+    """
+    by_genome: dict[Genome, list[Record]] = {}
+    for record in _complete(records, rung, metric):
+        by_genome.setdefault(record.trial.genome, []).append(record)
+    if dense not in by_genome:
+        raise InputError(
+            f"the dense network has no measured {metric} yet, and everything is compared with it; "
+            "resume the campaign until its first trial is complete"
+        )
+    shares = np.stack([np.mean([_shares(r) for r in runs], axis=0) for runs in by_genome.values()])
+    noise = _noise(by_genome, metric)
+    rows = [_row(runs, metric, dense, ladder) for runs in by_genome.values()]
+    frame = pd.DataFrame(rows)
+    at_dense = frame["kind"].eq("dense").to_numpy()
+    for cost in COSTS:
+        frame[f"{cost}_ratio"] = frame[cost] / frame.loc[at_dense, cost].iloc[0]
+    repeats = frame["replicates"].to_numpy()
+    spread = np.nan_to_num(noise) ** 2
+    paired = [paired_difference(row, shares[at_dense][0], patients) for row in shares]
+    frame["difference"], sampling = np.array(paired).T
+    frame["se"] = np.sqrt(sampling**2 + spread * (1 / repeats + 1 / repeats[at_dense][0]))
+    frame.loc[at_dense, ["difference", "se"]] = 0.0
+    frame["low"] = frame["difference"] - Z95 * frame["se"]
+    frame["high"] = frame["difference"] + Z95 * frame["se"]
+    frame["front"] = non_dominated(np.column_stack([frame["flops"], -frame["metric"]]))
+    frame["plausible"] = frame["front"] | plausible_front(
+        frame["flops"].to_numpy(),
+        shares,
+        groups=patients,
+        replicate_sd=float(np.nan_to_num(noise)),
+        replicates=repeats,
+        seed=seed,
+    )
+    frame.attrs["replicate_sd"] = noise
+    return frame
+
+
+def failed_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a failed trial, by number: number, genome, rung, replicate, error."""
+    rows = [
+        {
+            "number": record.trial.number,
+            "genome": record.trial.genome,
+            "rung": record.trial.rung,
+            "replicate": record.trial.replicate,
+            "error": record.outcome.error or "no reason recorded",
+        }
+        for record in sorted(records, key=lambda record: record.trial.number)
+        if not record.complete
+    ]
+    return pd.DataFrame(rows, columns=["number", "genome", "rung", "replicate", "error"])
+
+
+def history_frame(
+    records: Iterable[Record], *, metric: str, dense: Genome, chance: float, rung: str = "finetune"
+) -> pd.DataFrame:
+    """The observed front's hypervolume after each trial, by number: number, hypervolume (metric x octaves).
+
+    Failed trials leave it as it was; a repeated network counts with the mean so far. The window's metric
+    axis is placed by the mean over all replicates of dense, as in `ladder_hypervolume`.
+    """
+    of_rung = sorted((r for r in records if r.trial.rung == rung), key=lambda record: record.trial.number)
+    index: dict[Genome, int] = {}
+    network = np.array([index.setdefault(r.trial.genome, len(index)) for r in of_rung], dtype=int)
+    metrics = np.array([r.value(metric) if r.complete else np.nan for r in of_rung])
+    at_dense = network == index.get(dense, -1)
+    flops = np.array([r.value("flops") for r in of_rung])
+    volumes = hypervolume_history(
+        flops / flops[at_dense].mean(), metrics, float(np.nanmean(metrics[at_dense])), chance, network
+    )
+    return pd.DataFrame({"number": [r.trial.number for r in of_rung], "hypervolume": volumes})
+
+
+def ladder_hypervolume(frame: pd.DataFrame, chance: float) -> float:
+    """Hypervolume of dense and the ladder alone, from a `trials_frame`: the level a search has to pass."""
+    rows = frame[frame["kind"].ne("search")]
+    dense_metric = float(frame.loc[frame["kind"].eq("dense"), "metric"].iloc[0])
+    return front_hypervolume(rows["flops_ratio"].to_numpy(), rows["metric"].to_numpy(), dense_metric, chance)
+
+
+def front_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The plausible front for reading, cheapest first, from a `trials_frame`.
+
+    Columns: number, flops_percent and params_percent (of dense), metric, difference (to dense), low and
+    high (its 95 % interval), replicates, kind, front (on the observed front).
+    """
+    rows = frame[frame["plausible"]].sort_values(["flops", "metric"], ascending=[True, False])
+    return pd.DataFrame(
+        {
+            "number": rows["number"],
+            "flops_percent": 100 * rows["flops_ratio"],
+            "params_percent": 100 * rows["params_ratio"],
+            **{name: rows[name] for name in ("metric", "difference", "low", "high")},
+            **{name: rows[name] for name in ("replicates", "kind", "front")},
+        }
+    ).reset_index(drop=True)
+
+
+def headline(frame: pd.DataFrame, margin: float = 0.02) -> pd.Series:
+    """The row that answers the campaign's question in one sentence.
+
+    The cheapest pruned network shown to be within `margin` of dense (the paired interval's lower end is
+    above -margin); where none was shown, the cheapest whose interval reaches above -margin on the observed
+    front, else the best pruned one, else dense.
+    """
+    pruned = frame[frame["kind"].ne("dense")]
+    shown = pruned[pruned["low"] > -margin]
+    open_question = pruned[pruned["front"] & (pruned["difference"] > -margin)]
+    for rows in (shown, open_question):
+        if len(rows):
+            return rows.iloc[int(rows["flops"].argmin())]
+    return pruned.iloc[int(pruned["metric"].argmax())] if len(pruned) else frame.iloc[0]
+
+
+def _complete(records: Iterable[Record], rung: str, metric: str) -> list[Record]:
+    of_rung = [r for r in records if r.trial.rung == rung and r.complete and np.isfinite(r.value(metric))]
+    return sorted(of_rung, key=lambda record: record.trial.number)
+
+
+def _shares(record: Record) -> np.ndarray:
+    return np.asarray(record.outcome.per_case["metric"], dtype=float)
+
+
+def _noise(by_genome: dict[Genome, list[Record]], metric: str) -> float:
+    values = [record.value(metric) for runs in by_genome.values() for record in runs]
+    return replicate_sd(
+        np.array(values), np.repeat(np.arange(len(by_genome)), [*map(len, by_genome.values())])
+    )
+
+
+def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Genome]) -> dict[str, object]:
+    first, genome = runs[0], runs[0].trial.genome
+    kind = "dense" if genome == dense else "ladder" if genome in ladder else "search"
+    return {
+        "number": first.trial.number,
+        "genome": genome,
+        "kept": tuple(gene / units for gene, units in zip(genome, dense, strict=True)),
+        **{cost: first.value(cost) for cost in COSTS},
+        "metric": float(np.mean([record.value(metric) for record in runs])),
+        "loss": float(np.mean([record.value("loss") for record in runs])),
+        "replicates": len(runs),
+        "kind": kind,
+    }

@@ -1,0 +1,335 @@
+"""The command line: `paretoprune --help` teaches it. Results go to standard output, the rest to standard error.
+
+Exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted (resumable).
+"""
+
+import importlib.resources
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from spaces.errors import InputError, ParetoPruneError, StoreError
+
+app = typer.Typer(
+    name="paretoprune",
+    help="Prune a trained medical-imaging network into a Pareto front of accuracy against FLOPs.\n\n"
+    "Start with `paretoprune demo`; then write a campaign file (see examples/) and `paretoprune run` it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PARETOPRUNE_STORE", help="Database of campaigns: sqlite:///FILE.db or postgresql://..."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
+LogFile = Annotated[Path | None, typer.Option("--log-file", help="Append the log to this file as JSON lines.")]
+CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.toml", help="The campaign file.")]
+CampaignId = Annotated[str, typer.Argument(metavar="ID", help="A campaign's id, or its beginning.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Replace a setting, as budget.trials=60; repeatable."),
+]
+Executor = Annotated[
+    Literal["serial", "ray"] | None, typer.Option(help="In this process, or on Ray workers.", show_default=False)
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers.", show_default=False)]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster; default: one on this machine.")
+]
+
+DEFAULT_STORE = "sqlite:///paretoprune.db"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the store.")] = Path("demo"),
+    trials: Annotated[int, typer.Option(min=8, help="Evaluations in all.")] = 40,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Search a front on built-in phantoms: no data, no network access, a few minutes on a CPU.
+
+    Leaves in the folder: report.html, the store with the campaign, and the campaign file to start your own from.
+    """
+    monitor = _monitor(quiet, verbose, log_file)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        campaign_file = out / "demo.toml"
+        campaign_file.write_text(importlib.resources.files("search").joinpath("demo.toml").read_text())
+    except OSError as error:
+        raise InputError(f"cannot write into {str(out)!r}: {error.strerror}; choose another --out") from None
+    url = f"sqlite:///{out / 'paretoprune.db'}"
+    from search.config import load_config
+    from search.launch import launch
+
+    config = load_config(campaign_file, [f"budget.trials={trials}"])
+    campaign_id = launch(config, url, monitor, command="paretoprune demo")
+    path = _write_report([campaign_id], url, out / "report.html")
+    _print_front(campaign_id, url)
+    print(f"\nreport: {path}")
+
+
+@app.command()
+def run(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    executor: Executor = None,
+    workers: Workers = None,
+    address: Address = None,
+    store: StoreUrl = DEFAULT_STORE,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Start a campaign and search until its budget is spent.
+
+    Ctrl-C stops it cleanly; `paretoprune resume ID` goes on.
+    """
+    monitor = _monitor(quiet, verbose, log_file)
+    from search.config import load_config
+    from search.launch import launch
+
+    config = load_config(campaign, [*(overrides or []), *_execution(executor, workers, address)])
+    campaign_id = launch(config, store, monitor, command=_command())
+    _print_front(campaign_id, store)
+    monitor.say(f"see it: paretoprune report {campaign_id} --out report.html")
+
+
+@app.command()
+def resume(
+    campaign: CampaignId,
+    overrides: Overrides = None,
+    executor: Executor = None,
+    workers: Workers = None,
+    address: Address = None,
+    store: StoreUrl = DEFAULT_STORE,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Go on with an interrupted campaign, or give a finished one more budget.
+
+    Only settings of [budget] and [execution] may change: `--set budget.trials=120`.
+    """
+    monitor = _monitor(quiet, verbose, log_file)
+    from search.launch import resume as go_on
+
+    campaign_id = go_on(
+        campaign, store, monitor, [*(overrides or []), *_execution(executor, workers, address)]
+    )
+    _print_front(campaign_id, store)
+
+
+@app.command("list")
+def list_campaigns(
+    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """List the campaigns of a store."""
+    from search import display
+    from search.store import Store
+
+    with Store(store, create=False) as archive:
+        rows = archive.campaigns()
+    if format == "json":
+        display.print_json(
+            [{"id": r.id, "status": r.status, "created": r.created.isoformat(), "trials": r.n_trials} for r in rows]
+        )
+    elif rows:
+        display.print_campaigns(rows)
+    else:
+        print("no campaigns yet; `paretoprune run CAMPAIGN.toml` adds one", file=sys.stderr)
+
+
+@app.command()
+def show(
+    campaign: CampaignId,
+    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Show how a campaign stands and every setting that decides it."""
+    from search import display
+    from search.store import Store
+
+    with Store(store, create=False) as archive:
+        row = archive.campaign(campaign)
+    if format == "json":
+        display.print_json(
+            {
+                "id": row.id,
+                "status": row.status,
+                "created": row.created.isoformat(),
+                "trials": row.n_trials,
+                "config": row.config,
+                "fingerprints": row.fingerprints,
+                "description": row.description,
+            }
+        )
+    else:
+        display.print_campaign(row)
+
+
+@app.command()
+def inspect(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Say what can be pruned in a campaign's network, what it costs, and what is frozen and why.
+
+    Nothing is trained and nothing is written.
+    """
+    _monitor(quiet, verbose, log_file)
+    from search import display
+    from search.config import load_config
+    from search.describe import describe_groups
+    from search.prepare import trace_network
+
+    _, _, _, space = trace_network(load_config(campaign, overrides or []))
+    groups = describe_groups(space)
+    frozen = [{"name": entry.name, "reason": entry.reason} for entry in space.frozen]
+    costs = {name: space.cost(genome).row(0) for name, genome in (("dense", space.dense), ("minimal", space.minimal))}
+    if format == "json":
+        display.print_json({"groups": groups, "frozen": frozen, **costs})
+        return
+    display.print_groups(groups, frozen)
+    dense, minimal = costs["dense"], costs["minimal"]
+    print(
+        f"\ndense: {dense['flops'] / 1e6:,.2f} MFLOPs, {dense['params']:,.0f} parameters, "
+        f"{dense['activation_bytes'] / 1e6:,.2f} MB of activations at most\n"
+        f"minimal: {100 * minimal['flops'] / dense['flops']:.1f} % of the FLOPs, "
+        f"{100 * minimal['params'] / dense['params']:.1f} % of the parameters\n"
+        f"{len(groups)} channel groups, {float(space.size):.3g} networks"
+    )
+
+
+@app.command()
+def front(
+    campaign: CampaignId,
+    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")] = "table",
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Print the plausible front of a campaign: networks that no cheaper one is shown to beat.
+
+    JSON and CSV hold every measured network.
+    """
+    from search import display
+    from search.store import Store
+    from search.summary import campaign_summary, front_points
+
+    with Store(store, create=False) as archive:
+        report = campaign_summary(archive, campaign)
+    if format == "table":
+        display.print_front(report)
+    elif format == "json":
+        display.print_json(front_points(report))
+    else:
+        import pandas as pd
+
+        frame = pd.DataFrame(front_points(report)["points"])
+        frame["genome"] = [" ".join(map(str, genome)) for genome in frame["genome"]]
+        frame.to_csv(sys.stdout, index=False)
+
+
+@app.command()
+def report(
+    campaigns: Annotated[list[str], typer.Argument(metavar="ID...", help="One or several campaigns.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Write one self-contained HTML page about one or several campaigns."""
+    print(_write_report(campaigns, store, out))
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit status, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except InputError as error:
+        status = _complain(error, 2)
+    except ParetoPruneError as error:
+        status = _complain(error, 1)
+    except BrokenPipeError:  # the reader of our output has gone, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except typer.Exit as leave:
+        status = leave.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # a mistake on the command line, as typer explains it
+        status = 2
+    sys.exit(status or 0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(error: ParetoPruneError, status: int) -> int:
+    logging.getLogger("paretoprune").debug("refused", exc_info=error)
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def _monitor(quiet: bool, verbose: bool, log_file: Path | None) -> Any:
+    from search.logs import set_up_logging
+    from search.monitor import Monitor, TerminalMonitor
+
+    set_up_logging(verbose=verbose, log_file=log_file)
+    return Monitor() if quiet else TerminalMonitor()
+
+
+def _execution(executor: str | None, workers: int | None, address: str | None) -> list[str]:
+    """The flags that say where to run, as overrides; workers or an address mean Ray."""
+    if executor is None and (workers is not None or address is not None):
+        executor = "ray"
+    flags = {"executor": executor, "workers": workers, "address": address}
+    return [f"execution.{name}={value}" for name, value in flags.items() if value is not None]
+
+
+def _command() -> str:
+    """The command line as a report may show it: no directories."""
+    return " ".join(["paretoprune", *(word.rpartition("/")[2] or word for word in sys.argv[1:])])
+
+
+def _print_front(campaign_id: str, url: str) -> None:
+    from search.display import print_front
+    from search.store import Store
+    from search.summary import campaign_summary
+
+    with Store(url, create=False) as archive:
+        print_front(campaign_summary(archive, campaign_id))
+
+
+def _write_report(campaign_ids: list[str], url: str, out: Path) -> Path:
+    from reports import write_report
+    from search.store import Store
+    from search.summary import campaign_summary
+
+    with Store(url, create=False) as archive:
+        summaries = [campaign_summary(archive, campaign_id) for campaign_id in campaign_ids]
+    try:
+        return write_report(summaries, out)
+    except OSError as error:
+        raise StoreError(f"cannot write {str(out)!r}: {error.strerror}; choose another --out") from None

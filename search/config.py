@@ -1,0 +1,189 @@
+"""A campaign's configuration: from TOML and `--set`, checked once, closed and frozen."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from evaluators.settings import (
+    DataSettings,
+    NetworkSettings,
+    ProxySettings,
+    RecipeSettings,
+    Settings,
+    TaskSettings,
+)
+from spaces.errors import ConfigError, did_you_mean
+
+
+class PruningSettings(Settings):
+    """What may be pruned and which channels go first."""
+
+    criterion: str = Field("l1", description="how channels are ranked: l1, l2, taylor or random")
+    round_to: int | None = Field(None, ge=1, description="kept channels are multiples of this")
+    ignore: tuple[str, ...] = Field((), description="modules to leave alone, by name or pattern")
+    only: tuple[str, ...] = Field((), description="modules to prune, by name or pattern; default all")
+
+
+class SearchSettings(Settings):
+    """Who proposes candidates."""
+
+    controller: str = Field("nsga2", description="ladder, random, nsga2 or optuna:SAMPLER")
+    seed: int = Field(0, ge=0)
+    lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
+
+
+class BudgetSettings(Settings):
+    """When a campaign ends."""
+
+    trials: int = Field(60, ge=1, description="evaluations in all, dense and ladder included")
+    wall_s: float | None = Field(None, gt=0, description="seconds; what is in flight is finished")
+
+
+class ExecutionSettings(Settings):
+    """Who computes. It changes how long a campaign takes, never what it finds."""
+
+    executor: Literal["serial", "ray"] = "serial"
+    workers: int = Field(2, ge=1, description="Ray workers; at most search.lag + 1 are busy")
+    address: str | None = Field(None, description="address of a running Ray cluster; default a local one")
+    gpus_per_worker: float = Field(0.0, ge=0)
+    deadline_s: float | None = Field(None, gt=0, description="an evaluation that takes longer has failed")
+
+
+class CampaignConfig(Settings):
+    """Everything that decides a campaign."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")
+    network: NetworkSettings
+    data: DataSettings
+    task: TaskSettings = TaskSettings()
+    recipe: RecipeSettings = RecipeSettings()
+    proxy: ProxySettings = ProxySettings()
+    pruning: PruningSettings = PruningSettings()
+    search: SearchSettings = SearchSettings()
+    budget: BudgetSettings = BudgetSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+
+    def differences(self, other: "CampaignConfig") -> list[str]:
+        """The settings in which two campaigns could find different things, as "a.b: old -> new".
+
+        Budget and execution are left out: they may change when a campaign is resumed.
+        """
+        mine, theirs = _flat(self._identity()), _flat(other._identity())
+        return [
+            f"{key}: {json.dumps(mine.get(key))} -> {json.dumps(theirs.get(key))}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what decides the campaign's findings."""
+        return hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()
+
+    def _identity(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"budget", "execution"})
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> CampaignConfig:
+    """Read a campaign file and apply overrides of the form "table.key=value".
+
+    Raises:
+        ConfigError: The file is not there, is not TOML, or a setting is unknown, of the wrong type or out
+            of range; the message names them all, one a line.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no campaign file {str(path)!r}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the campaign file {str(path)!r}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+    table.setdefault("name", path.stem)
+    return parse_config(override(table, overrides))
+
+
+def override(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of the nested table with settings replaced, "budget.trials=60"; values are TOML or bare words."""
+    result = json.loads(json.dumps(dict(table), default=str))
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set takes table.key=value, as budget.trials=60; got {item!r}")
+        *parents, last = key.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {item!r}: {parent!r} is a value, not a table of settings")
+        try:
+            place[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            place[last] = text  # a bare word: a string without its quotes
+    return result
+
+
+def parse_config(table: Mapping[str, Any]) -> CampaignConfig:
+    """Check a nested table of settings.
+
+    Raises:
+        ConfigError: One line for every setting that is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return CampaignConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    """One line about one problem that pydantic found."""
+    *tables, key = [str(part) for part in problem["loc"]]
+    where = f"[{'.'.join(tables)}]" if tables else "the campaign file"
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return f"{where} has no setting {key!r}; {did_you_mean(key, _settings_of(tables))}"
+    if kind == "missing":
+        hint = _settings_of([*tables, key])
+        thing = f"table [{'.'.join([*tables, key])}] with {', '.join(hint)}" if hint else f"setting {key!r}"
+        return f"{where} needs the {thing}"
+    if kind == "string_pattern_mismatch":
+        return f"{'.'.join([*tables, key])} = {_shown(value)}: use up to 64 letters, digits, dots, _ and -"
+    rule = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{'.'.join([*tables, key])} = {_shown(value)}: {rule}"
+
+
+def _shown(value: Any) -> str:
+    """The value as it would stand in TOML, not too long."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _settings_of(tables: Iterable[str]) -> list[str]:
+    """The names of the settings in a (nested) table; none when there is no such table."""
+    model: type[BaseModel] = CampaignConfig
+    for table in tables:
+        field = model.model_fields.get(table)
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,39 @@
+"""The baseline that every search must beat: uniform networks only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from search.controllers.base import SequentialController
+from search.start import uniform_networks
+from spaces.messages import Genome
+from spaces.objectives import Objective
+from spaces.space import ChannelSpace
+
+_LOWEST = -6.0  # octaves; the rungs below come last
+
+
+class LadderController(SequentialController):
+    """Uniform networks, the widest gap of the ladder halved first, until there is none left.
+
+    Each ask is the uniform network farthest in log FLOPs from every network asked before: first down to
+    1/64 of dense, then below. What it is told changes nothing.
+    """
+
+    def __init__(
+        self, space: ChannelSpace, objectives: Sequence[Objective], seed: int, first: Sequence[Genome]
+    ) -> None:
+        super().__init__(space, objectives, seed, first)
+        self._rungs, self._levels = uniform_networks(space)
+
+    def _propose(self, rng: np.random.Generator) -> Genome | None:
+        del rng  # nothing here is random
+        left = np.array([rung not in self._asked for rung in self._rungs])
+        if not left.any():
+            return None
+        gaps = np.abs(self._levels[left][:, None] - self._levels[~left]).min(axis=1, initial=np.inf)
+        gaps[self._levels[left] < _LOWEST] -= 1e6
+        return self._rungs[np.flatnonzero(left)[gaps.argmax()]]
+
+    def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
+        del genome, losses

@@ -1,0 +1,127 @@
+"""What the command line prints on standard output: tables for people, JSON and CSV for machines."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.store import CampaignRow
+
+if TYPE_CHECKING:
+    from reports import CampaignReport
+
+
+def print_json(data: object) -> None:
+    """Indented JSON."""
+    print(json.dumps(data, indent=2))
+
+
+def print_campaigns(rows: Sequence[CampaignRow]) -> None:
+    """One line a campaign, oldest first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("campaign", "status", "started (UTC)"):
+        table.add_column(column)
+    table.add_column("trials", justify="right")
+    for column in ("controller", "data"):
+        table.add_column(column)
+    for row in rows:
+        total = row.config["budget"]["trials"]
+        table.add_row(
+            row.id,
+            row.status,
+            f"{row.created:%Y-%m-%d %H:%M}",
+            f"{row.n_trials}/{total}",
+            row.config["search"]["controller"],
+            row.description["data"]["source"],
+        )
+    _print(table)
+
+
+def print_campaign(row: CampaignRow) -> None:
+    """One campaign: how it stands, and every setting that decides it."""
+    about = row.description
+    dense = about["dense"]
+    lines = {
+        "campaign": f"{row.id} ({row.status}, {row.n_trials} of {row.config['budget']['trials']} trials)",
+        "started": f"{row.created:%Y-%m-%d %H:%M} UTC",
+        "network": f"{row.config['network']['factory']}, {dense['flops'] / 1e6:,.1f} MFLOPs, "
+        f"{dense['params'] / 1e6:,.2f} M parameters, {len(about['groups'])} channel groups",
+        "data": f"{about['data']['source']}, {about['data']['sizes']['train']} training and "
+        f"{about['data']['sizes']['val']} validation cases",
+        "dense": f"{about['metric']} {about['as_given'][about['metric']]:.3f} as given (chance {about['chance']:.3f})",
+    }
+    for table in ("proxy", "pruning", "search", "execution"):
+        settings = row.config[table].items()
+        lines[table] = ", ".join(f"{key} {value}" for key, value in settings if value not in (None, [], {}))
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for label, text in lines.items():
+        grid.add_row(label, text)
+    _print(grid)
+
+
+def print_front(report: "CampaignReport") -> None:
+    """The plausible front, cheapest first, with paired intervals."""
+    from reports import front_table
+
+    frame = front_table(report.trials)
+    title = f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    columns = ("point", "FLOPs", "parameters", report.metric_name, "to dense, with 95 % interval", "runs", "")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == len(columns) - 1 else "right")
+    for row in frame.itertuples():
+        note = row.kind if row.kind != "search" else ""
+        interval = "" if row.kind == "dense" else f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+        table.add_row(
+            str(row.number),
+            f"{row.flops_percent:.1f} %",
+            f"{row.params_percent:.1f} %",
+            f"{row.metric:.3f}",
+            interval,
+            str(row.replicates),
+            note,
+            style="" if row.front else "dim",
+        )
+    _print(table)
+    print(
+        f"bright: on the observed front; dim: not refuted at 95 %. Hypervolume {report.history['hypervolume'].iloc[-1]:.3f}, "
+        f"ladder alone {report.ladder_hypervolume:.3f}."
+    )
+
+
+def print_groups(groups: Sequence[Mapping[str, Any]], frozen: Sequence[Mapping[str, str]]) -> None:
+    """The channel groups along the network with their shares of the costs, and what is frozen and why."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("channel group", overflow="fold")
+    for column in ("units", "channels", "kept", "FLOPs", "params", "activations"):
+        table.add_column(column, justify="right")
+    table.add_column("members", justify="right")
+    for group in groups:
+        choices = group["choices"]
+        table.add_row(
+            group["name"],
+            str(group["units"]),
+            str(group["channels"]),
+            f"{choices[0]}..{choices[-1]} ({len(choices)})",
+            *(f"{100 * group[f'{cost}_share']:.1f} %" for cost in ("flops", "params", "activation")),
+            str(len(group["members"])),
+        )
+    _print(table)
+    if frozen:
+        print()
+        reasons = Table(box=None, pad_edge=False, header_style="bold")
+        reasons.add_column("frozen", overflow="fold")
+        reasons.add_column("why", overflow="fold")
+        for entry in frozen:
+            reasons.add_row(entry["name"], entry["reason"])
+        _print(reasons)
+
+
+def _print(table: Table) -> None:
+    # A pipe has no width: give it room instead of folding at 80.
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

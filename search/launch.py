@@ -1,0 +1,130 @@
+"""Starting and resuming campaigns: preparation, pool, store and loop put together."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+from evaluators.protocols import EvaluatorSpec, Pool
+from search.campaign import Budget, Campaign
+from search.config import CampaignConfig, override, parse_config
+from search.controllers import make_controller
+from search.describe import describe_problem
+from search.monitor import Monitor
+from search.prepare import Problem, prepare
+from search.schedule import SingleRung
+from search.start import common_first
+from search.store import CampaignEntry, Store, artifact_dir, check_store
+from spaces.errors import ConfigError
+
+
+def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = "") -> str:
+    """Start a campaign and run it to the end of its budget.
+
+    Args:
+        config: What to search.
+        url: Of the store.
+        monitor: Shows how it goes.
+        command: The command line, for the record.
+
+    Returns:
+        The campaign's id.
+
+    Raises:
+        InputError: Something that was given cannot be used; nothing is stored then.
+        RunError: The search could not be carried out.
+        KeyboardInterrupt: After Ctrl-C; what was found is stored.
+    """
+    check_store(url)
+    problem = prepare(config, artifact_dir(url), monitor)
+    with _pool(config, problem.workload) as pool, Store(url) as store:
+        entry = CampaignEntry(
+            name=config.name,
+            config=config.model_dump(mode="json"),
+            fingerprint=problem.workload.fingerprint,
+            fingerprints=problem.workload.fingerprints,
+            description=describe_problem(problem, common_first(problem.space)[1:], command),
+        )
+        campaign_id = store.create(entry)
+        _run(campaign_id, problem, store, pool, monitor)
+    return campaign_id
+
+
+def resume(campaign_id: str, url: str, monitor: Monitor, overrides: Iterable[str] = ()) -> str:
+    """Go on with a campaign, perhaps with a larger budget or another executor.
+
+    Returns:
+        The campaign's full id.
+
+    Raises:
+        StoreError: No such campaign.
+        ConfigError: The overrides, the data, the weights or the code differ from what it was begun with.
+    """
+    with Store(url, create=False) as store:
+        row = store.campaign(campaign_id)
+        begun = parse_config(row.config)
+        config = parse_config(override(row.config, overrides))
+        if changed := begun.differences(config):
+            raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
+        problem = prepare(config, artifact_dir(url), monitor)
+        now = problem.workload.fingerprints
+        if changed := [
+            f"{part}: {row.fingerprints.get(part, 'none')[:8]} -> {now[part][:8]}"
+            for part in now
+            if row.fingerprints.get(part) != now[part]
+        ]:
+            raise _changed(row.id, changed, "put back what was there, or start a new campaign")
+        with _pool(config, problem.workload) as pool:
+            store.update_config(row.id, config.model_dump(mode="json"))
+            _run(row.id, problem, store, pool, monitor)
+        return row.id
+
+
+def _run(campaign_id: str, problem: Problem, store: Store, pool: Pool, monitor: Monitor) -> None:
+    config, space = problem.config, problem.space
+    controller = make_controller(
+        config.search.controller,
+        space,
+        problem.objectives,
+        config.search.seed,
+        common_first(space),
+        config.search.options,
+    )
+    monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
+    campaign = Campaign(
+        id=campaign_id,
+        store=store,
+        space=space,
+        schedule=SingleRung(controller, space.dense, config.proxy.rung),
+        metric=problem.task.metric,
+        chance=problem.task.chance,
+        lag=config.search.lag,
+        budget=Budget(config.budget.trials, config.budget.wall_s),
+    )
+    try:
+        campaign.run(pool, monitor)
+    except KeyboardInterrupt:
+        monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
+        raise
+
+
+def _pool(config: CampaignConfig, spec: EvaluatorSpec) -> AbstractContextManager[Pool]:
+    execution, threads = config.execution, config.proxy.threads
+    if execution.executor == "serial":
+        from evaluators.pools import SerialPool
+
+        return SerialPool(spec, threads=threads)
+    from evaluators.pools import RayPool
+
+    return RayPool(
+        spec,
+        workers=min(execution.workers, config.search.lag + 1),  # more would never be busy
+        address=execution.address,
+        threads=threads,
+        gpus_per_worker=execution.gpus_per_worker,
+        deadline_s=execution.deadline_s,
+    )
+
+
+def _changed(campaign_id: str, changes: list[str], way_out: str) -> ConfigError:
+    return ConfigError(
+        f"campaign {campaign_id} was begun with other settings ({'; '.join(changes)}); {way_out}"
+    )

@@ -1,0 +1,141 @@
+"""What a long command shows while it works: the silent base, and one for the terminal."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+logger = logging.getLogger("paretoprune")
+
+Advance = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a campaign stands after a trial.
+
+    Attributes:
+        done: Finished trials.
+        total: Trials in the budget.
+        failed: How many of the finished ones failed.
+        rate_per_min: Trials finished a minute, in this run; NaN until one has.
+        left_s: Seconds that the rest should take; NaN while unknown.
+        hypervolume: Above max(dense - 0.10, chance), in metric x octaves of FLOPs.
+        best: The observed front as (FLOPs ratio, metric), cheapest first.
+    """
+
+    done: int
+    total: int
+    failed: int
+    rate_per_min: float
+    left_s: float
+    hypervolume: float
+    best: tuple[tuple[float, float], ...]
+
+
+class Monitor:
+    """Shows nothing; what library code and tests get unless they ask for more."""
+
+    def say(self, text: str) -> None:
+        """A message worth a line."""
+        logger.info(text)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Advance]:
+        """A stretch of work that knows how far it is."""
+        logger.info(title)
+        yield lambda done, total: None
+
+    @contextmanager
+    def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
+        """The trials of a campaign."""
+        yield lambda standing: logger.debug("%s", standing)
+
+
+class TerminalMonitor(Monitor):
+    """Bars on a terminal, plain lines every so often where there is none; always on standard error."""
+
+    def __init__(self, *, lines_every_s: float = 10.0) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.lines_every_s = lines_every_s
+
+    def say(self, text: str) -> None:
+        """One line."""
+        super().say(text)
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Advance]:
+        """A bar with the time left."""
+        logger.info(title)
+        started = time.monotonic()
+        with self._bar(title) as update:
+            yield lambda done, total: update(done, total, _left(done, total, started))
+
+    @contextmanager
+    def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
+        """A bar with what was found so far."""
+        with self._bar("searching") as update:
+            yield lambda standing: update(standing.done, standing.total, describe(standing))
+
+    @contextmanager
+    def _bar(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+        if not self.console.is_terminal:
+            yield self._lines(title)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(title, total=None, note="")
+            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+
+    def _lines(self, title: str) -> Callable[[int, int, str], None]:
+        last = time.monotonic()
+
+        def line(done: int, total: int, note: str) -> None:
+            nonlocal last
+            if done >= total or time.monotonic() - last >= self.lines_every_s:
+                last = time.monotonic()
+                self.console.print(f"{title}: {done}/{total}  {note}".rstrip(), markup=False, soft_wrap=True)
+
+        return line
+
+
+def describe(standing: Standing) -> str:
+    """Rate, time left, hypervolume and the best networks in a few words."""
+    words = []
+    if standing.rate_per_min == standing.rate_per_min:
+        words.append(f"{standing.rate_per_min:.1f}/min")
+    if standing.left_s == standing.left_s and standing.done < standing.total:
+        words.append(f"{duration(standing.left_s)} left")
+    if standing.failed:
+        words.append(f"{standing.failed} failed")
+    words.append(f"hypervolume {standing.hypervolume:.3f}")
+    shown = standing.best[:: max(1, -(-len(standing.best) // 3))]
+    if shown:
+        words.append("best " + ", ".join(f"{metric:.3f} at {100 * ratio:.0f} %" for ratio, metric in shown))
+    return " · ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _left(done: int, total: int, started: float) -> str:
+    if not 0 < done < total:
+        return ""
+    return f"{duration((time.monotonic() - started) * (total - done) / done)} left"

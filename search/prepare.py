@@ -1,0 +1,149 @@
+"""From a configuration to a problem that can be searched: data, dense network, channel space, workload."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluators.data import Splits, load_splits
+from evaluators.dense import as_arrays, dense_weights
+from evaluators.metrics import Margin, margin_over_chance
+from evaluators.networks import build_network
+from evaluators.protocols import Task
+from evaluators.tasks import make_task
+from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
+from evaluators.workload import Workload
+from search.config import CampaignConfig
+from search.controllers import check_controller
+from search.monitor import Monitor
+from spaces.errors import ConfigError, DataError, did_you_mean
+from spaces.objectives import FLOPS, Objective
+from spaces.ranking import CRITERIA, rank_channels
+from spaces.space import ChannelSpace
+from spaces.trace import trace
+
+RANKING_IMAGES = 256  # for criteria that look at data
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a campaign searches.
+
+    Attributes:
+        config: The campaign's configuration.
+        splits: The images; test unopened.
+        task: How networks are judged.
+        space: What can be pruned.
+        workload: What a worker needs.
+        dense: The dense network's figures on val as it was given, before any fine-tuning.
+    """
+
+    config: CampaignConfig
+    splits: Splits
+    task: Task
+    space: ChannelSpace
+    workload: Workload
+    dense: Mapping[str, float]
+
+    @property
+    def objectives(self) -> tuple[Objective, Objective]:
+        """The axes of the front: cost, then metric."""
+        return FLOPS, self.task.metric
+
+
+def check_names(config: CampaignConfig) -> None:
+    """Refuse a mistyped controller or criterion before anything expensive starts."""
+    check_controller(config.search.controller, config.search.options)
+    if config.pruning.criterion not in CRITERIA:
+        hint = did_you_mean(config.pruning.criterion, CRITERIA)
+        raise ConfigError(f"there is no criterion {config.pruning.criterion!r}; {hint}")
+
+
+def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module, ChannelSpace]:
+    """The data, the task, the network (its weights loaded, if there are any) and what can be pruned in it.
+
+    Raises:
+        InputError: Something of it cannot be used.
+    """
+    check_names(config)
+    splits = load_splits(config.data)
+    task = make_task(config.task, splits)
+    network, _ = build_network(config.network, seed=config.recipe.seed)
+    check_network(network, Normalisation.of(splits.train).apply(splits.val.take(range(2))), task)
+    pruning = config.pruning
+    space = trace(
+        network,
+        torch.zeros(1, splits.channels, *splits.spatial),
+        round_to=pruning.round_to,
+        ignore=pruning.ignore,
+        only=pruning.only,
+    )
+    return splits, task, network, space
+
+
+def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Problem:
+    """Load, trace, train the dense network if it came without weights, measure it, rank its channels.
+
+    Args:
+        config: The campaign.
+        artifacts: Where a trained dense network is kept, by content.
+        monitor: Shows the long parts.
+
+    Raises:
+        InputError: Something cannot be used, or the dense network is no better than chance.
+    """
+    splits, task, network, space = trace_network(config)
+    monitor.say(
+        f"{splits.name}: {len(splits.train)} training and {len(splits.val)} validation cases; "
+        f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
+    )
+    weights = _weights(config, network, splits, task, artifacts, monitor)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    device = resolve_device(config.proxy.device)
+    normalisation = Normalisation.of(splits.train)
+    val = normalisation.apply(splits.val, device)
+    dense, per_case = measure(network.to(device), val, task)
+    _refuse_chance(margin_over_chance(per_case["metric"], task.chance, splits.val.groups), task)
+    monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
+    sample = normalisation.apply(splits.train.limit(RANKING_IMAGES), device)
+    unaugmented = config.proxy.model_copy(update={"augment": False})
+    looks = batches(sample, task, unaugmented, -(-len(sample) // unaugmented.batch_size), seed=0)
+    ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
+    workload = Workload(config.network, weights, space, ranking, splits, config.task, config.proxy)
+    return Problem(config, splits, task, space, workload, dense)
+
+
+def _weights(
+    config: CampaignConfig,
+    network: torch.nn.Module,
+    splits: Splits,
+    task: Task,
+    artifacts: Path,
+    monitor: Monitor,
+) -> dict[str, np.ndarray]:
+    """The dense network's weights: those that were given, or what the recipe makes of the initial ones."""
+    if config.network.weights is not None:
+        return as_arrays(network)
+    with monitor.stage("training the dense network") as advance:
+        return dense_weights(
+            config.network,
+            network,
+            splits,
+            task,
+            config.recipe,
+            seed=config.recipe.seed,
+            cache_dir=artifacts,
+            device=config.proxy.device,
+            progress=advance,
+        )
+
+
+def _refuse_chance(margin: Margin, task: Task) -> None:
+    if margin.at_chance:
+        raise DataError(
+            f"the dense network's {task.metric.name} on val is {margin.value:.3f} ± {margin.se:.3f}, less than four "
+            f"standard errors above chance ({margin.chance:.3f}): there is nothing to keep by pruning; train it "
+            "longer (recipe.epochs), check network.weights and what images they expect, or add val cases"
+        )

@@ -1,0 +1,124 @@
+"""Stored campaigns as reports: no data, no network, no torch needed."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.store import CampaignRow, Store
+from spaces.errors import StoreError
+
+if TYPE_CHECKING:
+    from reports import CampaignReport
+
+_FIGURES = ("flops", "params", "activation_bytes", "metric", "se", "difference", "loss", "replicates")
+
+
+def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
+    """What reports show of a stored campaign, running ones too.
+
+    Raises:
+        StoreError: No such campaign, or the dense network has not been measured yet.
+    """
+    import pandas as pd
+
+    from reports import campaign_report
+
+    row = store.campaign(campaign_id)
+    records = store.records(row.id)
+    about, dense = row.description, tuple(row.description["dense"]["genome"])
+    if not any(record.complete and record.trial.genome == dense for record in records):
+        raise StoreError(
+            f"campaign {row.id} has no measured dense network to compare with yet; `paretoprune resume {row.id}`"
+        )
+    patients = about["patients"]
+    return campaign_report(
+        records,
+        id=row.id,
+        name=row.name,
+        network=_network_in_words(row.config["network"]),
+        data=_data_in_words(about["data"]),
+        controller=row.config["search"]["controller"],
+        metric=about["metric"],
+        chance=about["chance"],
+        dense=dense,
+        ladder={tuple(genome) for genome in about["ladder"]},
+        groups=pd.DataFrame(about["groups"])[["name", "channels", "units", "flops_share"]],
+        provenance=_provenance(row),
+        patients=None if patients is None else np.array(patients),
+    )
+
+
+def front_points(report: "CampaignReport") -> dict[str, Any]:
+    """The measured networks as plain data: every point, with dense and the ladder by themselves."""
+    points = [
+        {
+            "number": int(row.number),
+            "genome": [int(units) for units in row.genome],
+            **{name: _plain(getattr(row, name)) for name in _FIGURES},
+            "flops_ratio": _plain(row.flops_ratio),
+            "kind": row.kind,
+            "front": bool(row.front),
+            "plausible": bool(row.plausible),
+        }
+        for row in report.trials.itertuples()
+    ]
+    return {
+        "campaign": report.id,
+        "metric": report.metric,
+        "chance": report.chance,
+        "points": points,
+        "dense": next(point for point in points if point["kind"] == "dense"),
+        "ladder": [point for point in points if point["kind"] == "ladder"],
+        "hypervolume": _plain(report.history["hypervolume"].iloc[-1]),
+        "ladder_hypervolume": _plain(report.ladder_hypervolume),
+    }
+
+
+def _plain(value: float) -> float | int | None:
+    """A number that JSON knows: NaN is null."""
+    if value != value:
+        return None
+    return int(value) if float(value).is_integer() and abs(value) >= 1 else float(value)
+
+
+def _network_in_words(network: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value!r}" for key, value in network["arguments"].items())
+    return f"{network['factory'].partition(':')[2]}({arguments})"
+
+
+def _data_in_words(data: Mapping[str, Any]) -> str:
+    size = " × ".join(str(n) for n in data["spatial"])
+    sizes = data["sizes"]
+    return (
+        f"{data['source']}, {size} pixels, {sizes['train']} training, {sizes['val']} validation and "
+        f"{sizes['test']} test cases; {', '.join(data['classes'])}"
+    )
+
+
+def _provenance(row: CampaignRow) -> dict[str, str]:
+    about, config = row.description, row.config
+    given = about["as_given"].get(about["metric"])
+    recipe = config["recipe"] if config["network"]["weights"] is None else None
+    return {
+        "Campaign": f"{row.id}, {row.status}",
+        "Started": f"{row.created:%Y-%m-%d %H:%M} UTC",
+        "Command": about["command"] or "from Python",
+        "Network": _network_in_words(config["network"]),
+        "Dense weights": _in_words(recipe) if recipe else "given by the user",
+        "Dense as given": f"{about['metric']} {given:.4f} on val, before equal fine-tuning",
+        "Data": _data_in_words(about["data"]),
+        "Licence of the data": about["data"]["licence"] or "not known",
+        "Duplicates removed": str(about["data"]["duplicates_removed"]),
+        "Criterion": config["pruning"]["criterion"],
+        "Evaluation": _in_words(config["proxy"]),
+        "Controller": f"{config['search']['controller']}, seed {config['search']['seed']}, lag {config['search']['lag']}",
+        "Frozen": f"{len(about['frozen'])} dimensions; `paretoprune inspect` says why",
+        "Versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "Machine": about["machine"],
+        "Fingerprint": row.fingerprint,
+    }
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None)

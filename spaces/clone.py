@@ -1,0 +1,91 @@
+"""Deep copies of a module tree whose tensors are replaced on the way, so that they are never copied."""
+
+import copy
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Memo = dict[int, Any]
+"""Copies so far, by the id of the original, as `copy.deepcopy` keeps them."""
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, each once, under its first name."""
+    seen: set[int] = set()
+    for owned in (model.named_parameters(), model.named_buffers()):
+        for name, tensor in owned:
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+
+def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """A deep copy whose parameters and buffers are what `replace(name, tensor)` returns.
+
+    A replacement of a parameter becomes a parameter with the same `requires_grad`; what was shared stays
+    shared. Tensors that modules hold elsewhere (features kept by a forward pass, say) are replaced, too,
+    detached and without a name.
+    """
+    memo: Memo = {}
+    for name, tensor in named_tensors(model):
+        new = replace(name, tensor)
+        if isinstance(tensor, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = new
+    for tensor in _loose_tensors(model):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = replace("", tensor.detach())
+    plain = [module for module in model.modules() if _is_plain(type(module))]
+    for module in plain:
+        memo[id(module)] = module.__class__.__new__(module.__class__)
+    for module in plain:
+        _fill(module, memo)
+    return copy.deepcopy(model, memo)
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Whether copying attribute by attribute is what `copy.deepcopy` would do, only slower."""
+    return (
+        not hasattr(kind, "__deepcopy__")
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__getstate__ is nn.Module.__getstate__
+    )
+
+
+def _fill(module: nn.Module, memo: Memo) -> None:
+    state: dict[str, Any] = memo[id(module)].__dict__
+    for name, value in module.__getstate__().items():
+        if isinstance(value, _ATOMS):
+            state[name] = value
+        elif type(value) in (dict, OrderedDict):  # empty in most modules: hooks
+            state[name] = type(value)((key, copy.deepcopy(item, memo)) for key, item in value.items())
+        else:
+            state[name] = copy.deepcopy(value, memo)
+
+
+def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors in plain attributes, or in the lists, tuples and dictionaries there."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules") and not isinstance(value, _ATOMS):
+                yield from _tensors_in(value)
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors_in(item)
+
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+_ATOMS = (int, float, str, bytes, type(None), type, torch.dtype, *_FUNCTIONS)
+"""What a deep copy shares with the original."""

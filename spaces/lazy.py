@@ -1,0 +1,23 @@
+"""Lazy package attributes (PEP 562), so that importing a package stays light."""
+
+import importlib
+from collections.abc import Callable, Mapping
+
+
+def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
+    """The `__getattr__` and `__all__` of a package whose names are imported on first use.
+
+    Args:
+        package: The package's `__name__`.
+        homes: Public name -> module that defines it.
+
+    Returns:
+        What the package assigns to `__getattr__` and `__all__`.
+    """
+
+    def load(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return load, sorted(homes)

@@ -1,0 +1,34 @@
+"""Objectives: a name, a unit and a direction. Signs flip here and nowhere else."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spaces.messages import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One axis of a front: the name of a cost or of a measured figure, its unit and its direction."""
+
+    name: str
+    unit: str = ""
+    maximize: bool = False
+
+    def loss(self, values: np.ndarray) -> np.ndarray:
+        """The values as something to minimise; NaN stays NaN."""
+        values = np.asarray(values, dtype=float)
+        return -values if self.maximize else values
+
+
+FLOPS = Objective("flops", unit="FLOPs")
+PARAMS = Objective("params", unit="parameters")
+ACTIVATION_BYTES = Objective("activation_bytes", unit="bytes")
+
+
+def losses(records: Iterable[Record], objectives: Sequence[Objective]) -> np.ndarray:
+    """One row a record, one column an objective, lower is better: (n, m); failed trials hold NaN."""
+    rows = [[record.value(objective.name) for objective in objectives] for record in records]
+    values = np.array(rows, dtype=float).reshape(-1, len(objectives))
+    return np.column_stack([o.loss(values[:, i]) for i, o in enumerate(objectives)])

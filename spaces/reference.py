@@ -1,0 +1,121 @@
+"""The dense network with silenced units: what a pruned network is compared with."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spaces.channels import Ids
+from spaces.clone import clone_with
+from spaces.space import ChannelSpace
+from spaces.tracer import Step, Tracer
+
+
+class Reference(Tracer):
+    """Runs the dense network, taking statistics over kept channels only.
+
+    It follows ids as tracing did, so that it knows which positions of an activation are kept.
+    """
+
+    def __init__(self, model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> None:
+        super().__init__(model)
+        self.unit = np.full(self.graph.size, -1)
+        for axis in space.axes:
+            if (axis.tensor, axis.dim) in self.axes:
+                self.unit[self.axes[axis.tensor, axis.dim]] = axis.units
+        self.keep = np.where(self.unit >= 0, kept[self.unit], True)
+
+    def looks(self, ids: Ids) -> Ids:
+        """A reshape need not guess here: ids of one unit look alike."""
+        return np.where(ids >= 0, self.unit[ids], -1)
+
+    def execute(self, step: Step) -> Any:
+        """Run the operator, or its variant that looks at kept channels only."""
+        variant = _VARIANTS.get(step.func.overloadpacket.__name__)
+        result = variant(self, step) if variant else None
+        return super().execute(step) if result is None else result
+
+    def kept_along(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Which positions along the dimension are kept; None when all are."""
+        ids = self.dims(tensor)[dim]
+        if ids is None:
+            return None
+        kept = np.where(ids >= 0, self.keep[ids], True)
+        return None if kept.all() else torch.from_numpy(kept)
+
+
+def _layer_norm(reference: Reference, step: Step) -> Any:
+    source, count = step["input"], len(step["normalized_shape"])
+    mask = torch.ones(source.shape[-count:], dtype=source.dtype)
+    for dim in range(-count, 0):
+        kept = reference.kept_along(source, dim)
+        if kept is not None:
+            mask = mask * kept.reshape(-1, *[1] * (-1 - dim))
+    if bool(mask.all()):
+        return None
+    axes = list(range(-count, 0))
+    mean = (source * mask).sum(axes, keepdim=True) / mask.sum()
+    deviation = (source - mean) * mask
+    scale = (deviation.square().sum(axes, keepdim=True) / mask.sum() + step["eps"]).rsqrt()
+    out = deviation * scale
+    if step["weight"] is not None:
+        out = out * step["weight"]
+    if step["bias"] is not None:
+        out = out + step["bias"]
+    return out, mean, scale
+
+
+def _attention(reference: Reference, step: Step) -> Any:
+    kept = reference.kept_along(step["query"], -1)
+    if kept is None or step["scale"] is not None:
+        return None
+    return step.func(*step["*"], **{**step["**"], "scale": 1 / math.sqrt(int(kept.sum()))})
+
+
+_VARIANTS: dict[str, Callable[[Reference, Step], Any]] = {
+    "native_layer_norm": _layer_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+}
+
+
+def silenced(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
+    """A copy with zeros at every position of every removed unit."""
+    removed: dict[str, list[tuple[int, Tensor]]] = {}
+    for axis in space.axes:
+        positions = np.flatnonzero((axis.units >= 0) & ~kept[axis.units])
+        if len(positions):
+            removed.setdefault(axis.tensor, []).append((axis.dim, torch.from_numpy(positions)))
+
+    def silence(name: str, tensor: Tensor) -> Tensor:
+        copied = tensor.detach().clone()
+        for dim, positions in removed.get(name, ()):
+            copied.index_fill_(dim, positions, 0)
+        return copied
+
+    return clone_with(model, silence)
+
+
+def randomised(name: str, tensor: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """A random tensor of the same role, on the CPU: signals neither die nor explode on their way.
+
+    Matrices and kernels keep the variance of what they read; vectors named weight scale by around one;
+    variances stay positive; other buffers (position tables, masks) are rescaled element by element, so that
+    signs, zeros and infinities stay.
+    """
+    if not tensor.is_floating_point():
+        return tensor.detach().cpu().clone()
+    around_one = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+    normal = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    leaf = name.rpartition(".")[2]
+    if "mean" in leaf or (isinstance(tensor, nn.Parameter) and tensor.ndim == 1 and "weight" not in leaf):
+        drawn = 0.3 * normal
+    elif "var" in leaf or (isinstance(tensor, nn.Parameter) and tensor.ndim < 2):
+        drawn = around_one
+    elif isinstance(tensor, nn.Parameter):
+        drawn = normal * 1.4 / math.sqrt(tensor[0].numel())
+    else:
+        drawn = tensor.detach().cpu().double() * around_one
+    return drawn.to(dtype)

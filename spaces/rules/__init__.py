@@ -1,0 +1,31 @@
+"""What each ATen operator does to channels, as one table: operator -> rule.
+
+A rule sees an executed operator (`Step`), ties and freezes channel ids and returns the ids along the outputs'
+dimensions. An operator without a rule freezes whatever it touches.
+"""
+
+import torch
+
+from spaces.rules import attention, elementwise, indexing, joining, matmul, norms, reductions, shapes, spatial
+from spaces.tracer import Rule
+
+TABLE: dict[str, Rule] = {
+    **attention.RULES,
+    **elementwise.RULES,
+    **indexing.RULES,
+    **joining.RULES,
+    **matmul.RULES,
+    **norms.RULES,
+    **reductions.RULES,
+    **shapes.RULES,
+    **spatial.RULES,
+}
+
+
+def rule_for(func: torch._ops.OpOverload) -> Rule | None:
+    """The operator's rule, in place (`relu_`) or not; what ATen itself calls pointwise needs no entry."""
+    namespace, name = func._schema.name.split("::")
+    rule = TABLE.get(name.rstrip("_")) if namespace == "aten" else None
+    if rule is None and torch.Tag.pointwise in func.tags:
+        return elementwise.pointwise
+    return rule

@@ -1,0 +1,151 @@
+"""Views: the same values under another shape."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from spaces.channels import Dims, Ids
+from spaces.tracer import Rule, Step
+
+
+def permute(step: Step) -> list[Dims]:
+    """Dimensions in another order."""
+    dims = step.dims(step["self"])
+    return [tuple(dims[axis] for axis in step["dims"])]
+
+
+def transpose(step: Step) -> list[Dims]:
+    """Two dimensions change places; `t` without arguments swaps both of a matrix."""
+    dims = list(step.dims(step["self"]))
+    if len(dims) > 1:
+        first, second = step.get("dim0"), step.get("dim1")
+        first, second = (0, 1) if first is None or second is None else (first, second)
+        dims[first], dims[second] = dims[second], dims[first]
+    return [tuple(dims)]
+
+
+def squeeze(step: Step) -> list[Dims]:
+    """Dimensions of size one vanish."""
+    source = step["self"]
+    given = step.get("dim")
+    axes = range(source.ndim) if given is None else given if isinstance(given, list | tuple) else [given]
+    gone = {axis % source.ndim for axis in axes if source.shape[axis] == 1} if source.ndim else set()
+    dims = step.dims(source)
+    for axis in gone:
+        step.freeze(dims[axis], "is squeezed away")
+    return [tuple(ids for axis, ids in enumerate(dims) if axis not in gone)]
+
+
+def unsqueeze(step: Step) -> list[Dims]:
+    """A new dimension of size one."""
+    dims = step.dims(step["self"])
+    axis = step["dim"] % (len(dims) + 1)
+    return [(*dims[:axis], None, *dims[axis:])]
+
+
+def expand(step: Step) -> list[Dims]:
+    """Dimensions of size one are repeated."""
+    source = step["self"]
+    dims, new = step.dims(source), step.out.ndim - source.ndim
+    out: list[Ids | None] = [None] * new
+    for axis, ids in enumerate(dims):
+        if source.shape[axis] == step.out.shape[new + axis]:
+            out.append(ids)
+        else:
+            step.freeze(ids, "is one channel for all others")
+            out.append(None)
+    return [tuple(out)]
+
+
+def repeat(step: Step) -> list[Dims]:
+    """Whole dimensions are repeated, one copy after the other."""
+    dims, times = step.dims(step["self"]), step["repeats"]
+    new = len(times) - len(dims)
+    tiled = [None if ids is None else np.tile(ids, n) for ids, n in zip(dims, times[new:], strict=True)]
+    return [(*(None for _ in range(new)), *tiled)]
+
+
+def reshape(step: Step) -> list[Dims]:
+    """Dimensions are merged and split; the factors of equal products belong to each other."""
+    source, out = step.inputs[0], step.out
+    dims = step.dims(source)
+    found: list[Ids | None] = [None] * out.ndim
+    site = step.tracer.next_site()
+    for before, after in _blocks(source.shape, out.shape):
+        merged = _merge(step, [dims[i] for i in before], [source.shape[i] for i in before])
+        parts = _split(step, merged, [out.shape[i] for i in after], site)
+        for axis, ids in zip(after, parts, strict=True):
+            found[axis] = ids
+    return [tuple(found)]
+
+
+def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The smallest runs of dimensions with equal products, sizes of one left out.
+
+    >>> list(_blocks((2, 12, 5), (2, 3, 4, 5)))
+    [([0], [0]), ([1], [1, 2]), ([2], [3])]
+    """
+    if 0 in before:
+        return
+    left = [i for i, n in enumerate(before) if n != 1]
+    right = [i for i, n in enumerate(after) if n != 1]
+    while left:
+        olds, news = [left.pop(0)], [right.pop(0)]
+        while (old := math.prod(before[i] for i in olds)) != (new := math.prod(after[i] for i in news)):
+            if old < new:
+                olds.append(left.pop(0))
+            else:
+                news.append(right.pop(0))
+        yield olds, news
+
+
+def _merge(step: Step, dims: Sequence[Ids | None], shape: Sequence[int]) -> Ids | None:
+    """Ids along dimensions flattened into one; of several tracked ones only the longest stays prunable."""
+    tracked = sorted((i for i, ids in enumerate(dims) if ids is not None), key=lambda i: -shape[i])
+    if not tracked:
+        return None
+    for i in tracked[1:]:
+        step.freeze(dims[i], "is merged with another dimension of channels")
+    ids = dims[tracked[0]]
+    assert ids is not None  # by the filter above; for the type checker
+    along = [len(ids) if i == tracked[0] else 1 for i in range(len(shape))]
+    return np.broadcast_to(ids.reshape(along), shape).ravel()
+
+
+def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: tuple[str, int]) -> list[Ids | None]:
+    """Ids along one dimension unfolded into several: one of them carries the channels.
+
+    Where rows repeat, or values are constant within rows, it is clear which one. Otherwise the
+    interpretations are tried, the largest dimension first, until one verifies.
+    """
+    found: list[Ids | None] = [None] * len(shape)
+    if ids is None or len(shape) == 1:
+        return [ids] if len(shape) == 1 else found
+    grid = ids.reshape(shape)
+    looks = step.tracer.looks(ids).reshape(shape)
+    likely = sorted(range(len(shape)), key=lambda axis: -shape[axis])
+    for axis in likely:
+        rows = np.moveaxis(looks, axis, 0).reshape(shape[axis], -1)
+        if (rows == rows[:, :1]).all():
+            found[axis] = np.moveaxis(grid, axis, 0).reshape(shape[axis], -1)[:, 0]
+            return found
+    step.tracer.sites[site] = ids
+    decision = step.tracer.decisions.get(site, 0)
+    if decision >= len(likely):
+        step.freeze(ids, "is split into dimensions in a way that could not be followed")
+        return found
+    axis = likely[decision]
+    found[axis] = step.tie_rows(np.moveaxis(grid, axis, 0).reshape(shape[axis], -1))
+    return found
+
+
+RULES: dict[str, Rule] = {
+    "permute": permute,
+    **dict.fromkeys(["transpose", "transpose", "t", "swapaxes"], transpose),
+    **dict.fromkeys(["squeeze", "squeeze"], squeeze),
+    **dict.fromkeys(["unsqueeze", "unsqueeze"], unsqueeze),
+    **dict.fromkeys(["expand", "_unsafe_expand"], expand),
+    "repeat": repeat,
+    **dict.fromkeys(["view", "_unsafe_view", "reshape", "_reshape_alias"], reshape),
+}

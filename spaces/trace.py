@@ -1,0 +1,179 @@
+"""From a network and an example input to its channel space."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from spaces.channels import Ids, Partition
+from spaces.clone import clone_with
+from spaces.errors import InputError, NetworkError
+from spaces.grouping import Owners, build_space, module_of
+from spaces.inputs import Call, Example
+from spaces.ledger import Ledger
+from spaces.space import ChannelSpace, choices
+from spaces.tracer import Site, Tracer
+from spaces.verify import Guilt, find_guilty, first_line
+from spaces.wishes import Wishes
+
+
+def trace(
+    model: nn.Module,
+    example_input: Example,
+    *,
+    verify: bool = True,
+    round_to: int | None = None,
+    ignore: Sequence[str] | str = (),
+    only: Sequence[str] | str = (),
+    seed: int = 0,
+) -> ChannelSpace:
+    """Find out which channels of a network can go, together with what, and what the rest then costs.
+
+    The network runs without memory (meta tensors; real ones on the CPU where it cannot) in eval mode on the
+    first image of the example, and in train mode where it accepts that. Costs are per image of that shape.
+    The model given is never changed.
+
+    Args:
+        model: The network.
+        example_input: One tensor with a batch axis, a tuple of positional arguments or a
+            dictionary of keyword arguments.
+        verify: Prove the space on randomised weights; what fails is frozen with its reason. Small example
+            inputs verify as well as large ones, and faster.
+        round_to: Kept channels are multiples of this; default 8 in groups of at least 32 channels, else 1.
+        ignore: Paths or patterns of modules whose output channels stay.
+        only: Paths or patterns of the only modules whose output channels may go.
+        seed: Of the weights, inputs and genomes that verification tries.
+
+    Raises:
+        NetworkError: It is no module, the network rejects the input, or nothing can be pruned.
+        InputError: The example input or `round_to` cannot be used.
+    """
+    _check(model, round_to)
+    search = _Search(
+        model, Call.of(example_input), Wishes.of(model, ignore, only), partial(choices, round_to=round_to)
+    )
+    space = search.trace()
+    while verify and space.groups:
+        guilty = find_guilty(model, example_input, space, seed=seed)
+        if not guilty:
+            break
+        search.learn(space, guilty)
+        space = search.trace()
+    if not space.groups:
+        reasons = "; ".join(dict.fromkeys(f"{frozen.name} {frozen.reason}" for frozen in space.frozen[:5]))
+        raise NetworkError(f"nothing to prune in {type(model).__name__}: {reasons or 'it has no channels'}")
+    _check_rounding(space, round_to)
+    return space
+
+
+@dataclass(eq=False)
+class _Search:
+    """Traces, learning from what verification found: which reshapes to read otherwise, what to freeze."""
+
+    model: nn.Module
+    call: Call
+    wishes: Wishes
+    chooser: Callable[[int, int], tuple[int, ...]]
+    decisions: dict[Site, int] = field(default_factory=dict)
+    bans: list[tuple[Ids, str]] = field(default_factory=list)
+
+    def trace(self) -> ChannelSpace:
+        self.tracer, ledger, batch = _run(self.model, self.call, self.decisions)
+        _freeze_unused(self.tracer)
+        for ids, reason in self.bans:
+            self.tracer.graph.freeze(ids, reason)
+        partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
+        self.partition: Partition = partition
+        return build_space(self.tracer, partition, ledger, batch, self.chooser)
+
+    def learn(self, space: ChannelSpace, guilty: Sequence[Guilt]) -> None:
+        """Read the reshapes that guilty groups go through in the next way; where there are none, freeze."""
+        for guilt in guilty:
+            ids = _ids_of(self.tracer, space, guilt.group)
+            components = set(self.partition.label[ids].tolist())
+            sites = [
+                site
+                for site, split in self.tracer.sites.items()
+                if components & set(self.partition.label[split[split >= 0]].tolist())
+            ]
+            if not sites:
+                self.bans.append((ids, guilt.reason))
+            for site in sites:
+                self.decisions[site] = self.tracer.decisions.get(site, 0) + 1
+
+
+def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
+    first, stop = space.offsets[group], space.offsets[group + 1]
+    held = [
+        tracer.axes[axis.tensor, axis.dim][(axis.units >= first) & (axis.units < stop)]
+        for axis in space.axes
+        if (axis.tensor, axis.dim) in tracer.axes
+    ]
+    return torch.cat([torch.from_numpy(ids) for ids in held]).numpy()
+
+
+def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[Tracer, Ledger, int]:
+    """Both passes on meta tensors, or on the CPU where the network needs values."""
+    try:
+        return _passes(model, call, decisions, lambda tensor: tensor.detach().to("meta"))
+    except Exception:  # whatever a network raises on tensors without values
+        pass
+    try:
+        return _passes(model, call, decisions, lambda tensor: tensor.detach().to("cpu", copy=True))
+    except Exception as error:
+        raise NetworkError(
+            f"the network rejects an example input of shape {call.shapes}: {first_line(error)}"
+        ) from error
+
+
+def _passes(
+    model: nn.Module, call: Call, decisions: Mapping[Site, int], move: Callable[[Tensor], Tensor]
+) -> tuple[Tracer, Ledger, int]:
+    copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
+    one = call.map(move).with_batch(1)
+    with torch.random.fork_rng(devices=[]):
+        tracer, ledger = Tracer(copied, decisions), Ledger()
+        _run_to_outputs(tracer, one, ledger)
+        try:
+            copied.train()
+            _run_to_outputs(tracer, one.with_batch(2), None)
+        except Exception:  # a network that trains on more than images; eval mode is what is deployed
+            pass
+    return tracer, ledger, 1
+
+
+def _run_to_outputs(tracer: Tracer, call: Call, ledger: Ledger | None) -> None:
+    for tensor in tracer.run(call, ledger):
+        for ids in tracer.dims(tensor):
+            tracer.graph.freeze(ids, "is the network's output")
+
+
+def _freeze_unused(tracer: Tracer) -> None:
+    """Parameters that no pass reached stay whole, and so does the rest of their module."""
+    unused = {name for name, _ in tracer.axes if name not in tracer.touched}
+    halves = {module_of(name) for name in unused if name in tracer.parameters}
+    for (name, _), ids in tracer.axes.items():
+        if name in unused:
+            tracer.graph.freeze(ids, None)
+        elif module_of(name) in halves:
+            tracer.graph.freeze(ids, "belongs to a module of which a part never runs")
+
+
+def _check(model: nn.Module, round_to: int | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise NetworkError(f"the network must be a torch.nn.Module, not {type(model).__name__}")
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise NetworkError("the network has lazy parameters; run it once before tracing it")
+    if round_to is not None and (not isinstance(round_to, int) or round_to < 1):
+        raise InputError(f"round_to must be a whole number of at least 1, not {round_to!r}")
+
+
+def _check_rounding(space: ChannelSpace, round_to: int | None) -> None:
+    widest = max(space.groups, key=lambda group: group.channels)
+    if round_to is not None and space.size == 1:
+        raise InputError(
+            f"round_to={round_to} leaves nothing to choose: the widest group, {widest.name!r}, has "
+            f"{widest.channels} channels; take a smaller multiple"
+        )

@@ -1,0 +1,279 @@
+"""Runs a network and carries channel ids from operator to operator."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from spaces.channels import ChannelGraph, Dims, Ids
+from spaces.clone import named_tensors
+from spaces.inputs import Call
+from spaces.ledger import Ledger, Size, sizes
+
+Rule: TypeAlias = Callable[["Step"], Sequence[Dims]]
+"""Dims of an operator's outputs, in order; outputs that it leaves out are untracked."""
+
+Site: TypeAlias = tuple[str, int]
+"""A reshape: the module in which it runs, and which one it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One executed operator, as its rule sees it."""
+
+    tracer: "Tracer"
+    func: torch._ops.OpOverload
+    values: Mapping[str, Any]
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.values[argument]
+
+    def get(self, argument: str) -> Any:
+        """The argument's value; None where this overload has no such argument."""
+        return self.values.get(argument)
+
+    @property
+    def out(self) -> Tensor:
+        """The first output."""
+        return self.outputs[0]
+
+    @property
+    def where(self) -> str:
+        """For reasons: the operator and the module in which it runs."""
+        name = self.func.overloadpacket.__name__
+        return f"{name} in {self.tracer.path}" if self.tracer.path else name
+
+    def dims(self, tensor: Tensor) -> Dims:
+        """The ids along each of its dimensions."""
+        return self.tracer.dims(tensor)
+
+    def tie(self, left: Ids | None, right: Ids | None, why: str = "meets channels that are given") -> None:
+        """These go together, position by position; what meets untracked channels must stay."""
+        if left is None or right is None:
+            self.freeze(right if left is None else left, why)
+        else:
+            self.tracer.graph.tie(left, right, f"{why} ({self.where})")
+
+    def tie_rows(self, rows: Ids) -> Ids:
+        """Every row goes together as one; the first id of each row."""
+        return self.tracer.graph.tie_rows(rows, f"goes together with channels that are given ({self.where})")
+
+    def freeze(self, ids: Ids | None, why: str) -> None:
+        """These must stay."""
+        self.tracer.graph.freeze(ids, f"{why} ({self.where})")
+
+    def fix(self, ids: Ids | None) -> None:
+        """These stay by nature, as the width of a kernel: no news for anyone."""
+        self.tracer.graph.freeze(ids, None)
+
+    def produced(self, ids: Ids | None) -> None:
+        """These channels are made here: the first to make a channel names its group."""
+        if ids is not None:
+            self.tracer.produced.append(ids)
+
+    def flops(self, coefficient: int, factors: Sequence[Size]) -> None:
+        """This operator costs the product."""
+        if self.tracer.ledger is not None:
+            self.tracer.ledger.flops.append((coefficient, factors))
+
+    def states_size(self, ids: Ids | None) -> None:
+        """The running module states this number of channels in an attribute, and has no tensor of it."""
+        if ids is not None:
+            self.tracer.stated.setdefault(self.tracer.path, ids)
+
+
+class Tracer(TorchDispatchMode):
+    """The dispatch mode under which the network runs; one for all passes over the same tensors.
+
+    Attributes:
+        graph: Where rules write ties and freezes.
+        axes: The fresh ids of each parameter and buffer, by (name, dimension).
+        touched: Names of the parameters and buffers that some operator read.
+        produced: Ids in the order in which operators produced them.
+        stated: Ids whose number a module states, by its path.
+        ledger: Where costs are written, in the pass that counts them.
+        decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
+        sites: The ambiguous reshapes met, with the ids that they split.
+        path: The module that runs.
+    """
+
+    def __init__(self, model: nn.Module, decisions: Mapping[Site, int] | None = None) -> None:
+        super().__init__()
+        self.graph = ChannelGraph()
+        self.axes: dict[tuple[str, int], Ids] = {}
+        self.touched: set[str] = set()
+        self.produced: list[Ids] = []
+        self.stated: dict[str, Ids] = {}
+        self.ledger: Ledger | None = None
+        self.decisions = dict(decisions or {})
+        self.sites: dict[Site, Ids] = {}
+        self.path = ""
+        self._reshapes: dict[str, int] = {}
+        self._dims = WeakTensorKeyDictionary()
+        self._model = model
+        self._names: dict[int, str] = {}
+        self.parameters = {name for name, _ in model.named_parameters()}
+        for name, tensor in named_tensors(model):
+            self._names[id(tensor)] = name
+            self._dims[tensor] = tuple(self._fresh(name, dim, n) for dim, n in enumerate(tensor.shape))
+
+    def _fresh(self, name: str, dim: int, length: int) -> Ids | None:
+        if length == 1:
+            return None  # nothing to choose from, and broadcasting needs no care
+        return self.axes.setdefault((name, dim), self.graph.fresh(length))
+
+    def run(self, call: Call, ledger: Ledger | None = None) -> list[Tensor]:
+        """One forward pass; the tensors in its result."""
+        self.ledger = ledger
+        self._reshapes.clear()
+        if ledger is not None:
+            ledger.own(tensor for _, tensor in named_tensors(self._model))
+        with torch.no_grad(), attention_unfused(), self._watched(), _NoFeatureDropout(), self:
+            result = call(self._model)
+        return list(find_tensors(result))
+
+    def dims(self, tensor: Tensor) -> Dims:
+        """The ids along each of the tensor's dimensions."""
+        return self._dims.get(tensor) or (None,) * tensor.ndim
+
+    def parameter_sizes(self) -> Iterator[list[Size]]:
+        """The shape of every parameter, shared ones once."""
+        for _, tensor in named_tensors(self._model):
+            if isinstance(tensor, nn.Parameter):
+                yield sizes(tensor, self.dims(tensor))
+
+    def next_site(self) -> Site:
+        """The identity of the reshape that runs now."""
+        number = self._reshapes.get(self.path, 0)
+        self._reshapes[self.path] = number + 1
+        return self.path, number
+
+    def looks(self, ids: Ids) -> Ids:
+        """The ids as a reshape compares them; a subclass that knows the groups says which are alike."""
+        return ids
+
+    def execute(self, step: Step) -> Any:
+        """Run the operator itself."""
+        if step.func.overloadpacket is torch.ops.aten.native_batch_norm and step["input"].is_meta:
+            return _batch_norm_shapes(step["input"])
+        return step.func(*step.values["*"], **step.values["**"])
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator and its rule."""
+        from spaces.rules import rule_for
+
+        kwargs = kwargs or {}
+        rule = rule_for(func)
+        if rule is None:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.touched.update(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
+        values = bind(func, args, kwargs)
+        result = self.execute(Step(self, func, values, inputs, ()))
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self._follow(Step(self, func, values, inputs, outputs), rule)
+        return result
+
+    def _follow(self, step: Step, rule: Rule | None) -> None:
+        tracked = any(ids is not None for tensor in step.inputs for ids in self.dims(tensor))
+        found: Sequence[Dims] = ()
+        if tracked and rule is not None:
+            found = rule(step)
+        elif tracked:
+            for tensor in step.inputs:
+                for ids in self.dims(tensor):
+                    step.freeze(ids, "reaches an operator without a rule")
+        for tensor, dims in zip(step.outputs, found, strict=False):
+            if len(dims) != tensor.ndim:
+                raise RuntimeError(f"the rule of {step.func} gave {len(dims)} of {tensor.ndim} dimensions")
+            self._dims[tensor] = dims
+        if self.ledger is not None:
+            self.ledger.step(step.inputs, [(tensor, self.dims(tensor)) for tensor in step.outputs])
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep `path` on the module that runs."""
+        paths = {id(module): path for path, module in reversed(list(self._model.named_modules()))}
+        stack: list[str] = []
+
+        def enter(module: nn.Module, args: Any) -> None:
+            stack.append(self.path)
+            self.path = paths.get(id(module), self.path)
+
+        def leave(module: nn.Module, args: Any, result: Any) -> None:
+            self.path = stack.pop()
+
+        with ExitStack() as hooks:
+            hooks.callback(register_module_forward_pre_hook(enter).remove)
+            hooks.callback(register_module_forward_hook(leave).remove)
+            try:
+                yield
+            finally:
+                self.path = ""
+
+
+def _batch_norm_shapes(source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator returns on meta tensors, where its decomposition takes most of a trace's time."""
+    statistics = source.new_empty(source.shape[1])
+    return torch.empty_like(source), statistics, torch.empty_like(statistics)
+
+
+class _NoFeatureDropout(TorchFunctionMode):
+    """Dropout of whole channels is the identity.
+
+    Its noise is an ordinary tensor whose length only looks like a coincidence.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _FEATURE_DROPOUTS:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
+
+
+_FEATURE_DROPOUTS = {
+    name + tail for name in ("feature_dropout", "feature_alpha_dropout") for tail in ("", "_")
+}
+
+
+@contextmanager
+def attention_unfused() -> Iterator[None]:
+    """Keep nn.MultiheadAttention from its fused inference kernel, which hides what happens inside."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def bind(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The operator's arguments by their names in its schema, and as given under "*" and "**"."""
+    values: dict[str, Any] = {"*": args, "**": kwargs}
+    for i, argument in enumerate(func._schema.arguments):
+        if i < len(args):
+            values[argument.name] = args[i]
+        else:
+            values[argument.name] = kwargs.get(argument.name, argument.default_value)
+    return values
+
+
+def find_tensors(value: object) -> Iterator[Tensor]:
+    """All tensors in a result: in containers, and in the attributes of plain objects."""
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type | nn.Module):
+            yield from find_tensors(list(vars(leaf).values()))

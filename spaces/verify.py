@@ -1,0 +1,218 @@
+"""Proves a channel space: a pruned network must equal the dense one whose removed units are silenced.
+
+Both run in float64 with all parameters and buffers randomised, because a fresh initialisation hides wrong
+slices behind its zeros and ones. Silenced means: zero at every parameter and buffer position that a removed
+unit holds, at producers and consumers alike. Where a layer computes statistics over channels, the dense
+network's are taken over the kept ones (see `Reference`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spaces.clone import clone_with
+from spaces.inputs import Call, Example
+from spaces.reference import Reference, randomised, silenced
+from spaces.space import ChannelSpace
+from spaces.surgery import cut
+from spaces.tracer import attention_unfused, find_tensors
+
+TOLERANCE = 1e-9  # of the largest output, in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A choice of kept units for which the pruned network is wrong, and how it shows."""
+
+    kept: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        checked: Number of pruned networks compared.
+        worst: Largest difference seen, relative to the largest output; infinite after an exception.
+        failures: The comparisons that failed.
+    """
+
+    checked: int
+    worst: float
+    failures: tuple[Failure, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every pruned network was right."""
+        return not self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Guilt:
+    """A group that cannot be pruned as traced, and how it shows."""
+
+    group: int
+    reason: str
+
+
+def verify(
+    model: nn.Module, example_input: Example, space: ChannelSpace, *, genomes: int = 3, seed: int = 0
+) -> Verification:
+    """Check the minimal genome and random ones, each with units kept at random.
+
+    Args:
+        model: The dense network; never changed.
+        example_input: As for `trace`; values are replaced by random ones.
+        space: Its channel space.
+        genomes: Number of random genomes besides the minimal one.
+        seed: Of weights, input and genomes.
+    """
+    prover = Prover(model, example_input, space, seed)
+    failures = []
+    worst = 0.0
+    for kept in prover.trials(genomes):
+        difference, reason = prover.compare(kept)
+        worst = max(worst, difference)
+        if reason:
+            failures.append(Failure(kept, reason))
+    return Verification(1 + genomes, worst, tuple(failures))
+
+
+def find_guilty(
+    model: nn.Module, example_input: Example, space: ChannelSpace, *, seed: int = 0
+) -> list[Guilt]:
+    """The groups to blame for failures; none when the space verifies.
+
+    Each group is tried alone; where all pass, the first group that makes growing prefixes fail is named.
+    """
+    prover = Prover(model, example_input, space, seed)
+    for kept in prover.trials(genomes=3):
+        reason = prover.compare(kept)[1]
+        if reason:
+            return prover.guilty_alone(kept) or [prover.guilty_in_company(kept, reason)]
+    return []
+
+
+class Prover:
+    """Compares pruned networks with the silenced dense one, on one set of random weights and inputs."""
+
+    def __init__(self, model: nn.Module, example_input: Example, space: ChannelSpace, seed: int) -> None:
+        self.space = space
+        self.rng = np.random.default_rng(seed)
+        generator = torch.Generator().manual_seed(seed)
+        call = Call.of(example_input)
+        call = call.with_batch(min(2, call.batch))
+        self.dtype, self.tolerance = torch.float64, TOLERANCE
+        self._prepare(model, call, generator)
+        try:
+            self._run(self.dense)
+        except Exception:  # code with a fixed dtype: compare in the network's own, less sharply
+            self.dtype, self.tolerance = torch.float32, 1e-4
+            self._prepare(model, call, generator)
+        self.trains = self._trains(self.dense) is None
+
+    def _prepare(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
+        self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
+        self.call = call.map(lambda tensor: _random_input(tensor, generator, self.dtype))
+
+    def trials(self, genomes: int) -> list[np.ndarray]:
+        """Masks of kept units: the minimal genome and random ones, with random units."""
+        chosen = [self.space.minimal, *(self.space.sample(self.rng) for _ in range(genomes))]
+        masks = []
+        for genome in chosen:
+            kept = np.zeros(self.space.offsets[-1], dtype=bool)
+            for start, group, count in zip(self.space.offsets, self.space.groups, genome, strict=False):
+                kept[start + self.rng.permutation(group.units)[:count]] = True
+            masks.append(kept)
+        return masks
+
+    def compare(self, kept: np.ndarray) -> tuple[float, str | None]:
+        """Difference between pruned and silenced, relative to the largest output; and what is wrong."""
+        try:
+            pruned = cut(self.dense, self.space, kept)
+            found = self._run(pruned)
+        except Exception as error:
+            return np.inf, f"fails when pruned: {first_line(error)}"
+        wanted = self._silenced(kept)
+        if [t.shape for t in found] != [t.shape for t in wanted]:
+            return np.inf, "changes the shape of the network's output when pruned"
+        difference = max((_difference(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+        if not difference <= self.tolerance:
+            return difference, f"gives other values when pruned (relative difference {difference:.1g})"
+        error_in_training = self._trains(pruned) if self.trains else None
+        if error_in_training:
+            return np.inf, f"fails in train mode when pruned: {error_in_training}"
+        return difference, None
+
+    def guilty_alone(self, kept: np.ndarray) -> list[Guilt]:
+        """Groups that fail while all others are dense."""
+        guilty = []
+        for group in range(len(self.space.groups)):
+            reason = self.compare(self._only(kept, range(group, group + 1)))[1]
+            if reason:
+                guilty.append(Guilt(group, reason))
+        return guilty
+
+    def guilty_in_company(self, kept: np.ndarray, reason: str) -> Guilt:
+        """By bisection: the first group whose pruning makes the groups up to it fail together."""
+        passes, fails = 0, len(self.space.groups)
+        while fails - passes > 1:
+            middle = (passes + fails) // 2
+            found = self.compare(self._only(kept, range(middle)))[1]
+            if found:
+                fails, reason = middle, found
+            else:
+                passes = middle
+        return Guilt(fails - 1, reason)
+
+    def _only(self, kept: np.ndarray, groups: range) -> np.ndarray:
+        mask = np.ones_like(kept)
+        for group in groups:
+            span = slice(self.space.offsets[group], self.space.offsets[group + 1])
+            mask[span] = kept[span]
+        return mask
+
+    def _run(self, model: nn.Module) -> list[Tensor]:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), attention_unfused():
+            return list(find_tensors(self.call(model)))
+
+    def _silenced(self, kept: np.ndarray) -> list[Tensor]:
+        model = silenced(self.dense, self.space, kept)
+        with torch.random.fork_rng(devices=[]):
+            return Reference(model, self.space, kept).run(self.call)
+
+    def _trains(self, model: nn.Module) -> str | None:
+        """The error of a forward pass in train mode, if any."""
+        model = clone_with(model, lambda _, tensor: tensor.detach().clone()).train()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                self.call.with_batch(2)(model)
+        except Exception as error:
+            return first_line(error)
+        return None
+
+
+def first_line(error: Exception, width: int = 160) -> str:
+    """The first line of an error's message, shortened, or its type where it has none."""
+    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
+    if not wanted.is_floating_point():
+        return 0.0 if torch.equal(found, wanted) else np.inf
+    finite = wanted.isfinite()
+    if not torch.equal(finite, found.isfinite()):
+        return np.inf
+    largest = wanted[finite].abs().max().item() if finite.any() else 0.0
+    gap = (found - wanted)[finite].abs().max().item() if finite.any() else 0.0
+    return gap / largest if largest else gap
+
+
+def _random_input(tensor: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.detach().cpu().clone()
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(dtype)

@@ -1,0 +1,360 @@
+"""The contract of pools, over every implementation, and the faults that Ray's workers must survive."""
+
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluators.pools
+from evaluators.analytic import AnalyticWorkload, Faults
+from evaluators.pools.serial import SerialPool
+from evaluators.protocols import EvaluatorSpec, Pool
+from spaces.errors import ConfigError, DataError, RunError
+from spaces.messages import Outcome, Trial
+from spaces.space import ChannelSpace
+
+ROOT = Path(__file__).parents[1]
+SPACE = ChannelSpace.chain((8, 16, 8))
+MakePool = Callable[[EvaluatorSpec], Pool]
+
+
+def some_trials(n: int, seed: int = 0) -> list[Trial]:
+    rng = np.random.default_rng(seed)
+    return [Trial(number, SPACE.sample(rng), replicate=number % 2) for number in range(n)]
+
+
+def run_all(pool: Pool, trials: list[Trial]) -> dict[int, Outcome]:
+    """Every outcome by number; fails if one comes back twice or not at all."""
+    for trial in trials:
+        pool.submit(trial)
+    outcomes: dict[int, Outcome] = {}
+    while pool.pending:
+        for outcome in pool.completed():
+            assert outcome.number not in outcomes
+            outcomes[outcome.number] = outcome
+    assert outcomes.keys() == {trial.number for trial in trials}
+    return outcomes
+
+
+def serial_outcomes(spec: EvaluatorSpec, trials: list[Trial]) -> dict[int, Outcome]:
+    with SerialPool(spec) as pool:
+        return run_all(pool, trials)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """One Ray for all tests of this file; pools find it and leave it running. Its address."""
+    from evaluators.pools import cluster
+
+    disconnect = cluster.connect(None, cpus=2, payload_bytes=0)
+    yield cluster.ray.get_runtime_context().gcs_address
+    disconnect()
+
+
+@pytest.fixture(params=["SerialPool", pytest.param("RayPool", marks=pytest.mark.ray)])
+def make_pool(request: pytest.FixtureRequest) -> MakePool:
+    if request.param == "RayPool":
+        request.getfixturevalue("ray_cluster")
+    return getattr(evaluators.pools, request.param)
+
+
+def test_every_pool_is_under_contract() -> None:
+    contract = {"SerialPool", "RayPool"}
+    assert set(evaluators.pools.__all__) == contract
+
+
+def test_every_trial_comes_back_once_and_says_what_the_serial_pool_says(make_pool: MakePool) -> None:
+    spec, trials = AnalyticWorkload(SPACE, noise=0.1), some_trials(20)
+    expected = serial_outcomes(spec, trials)
+    with make_pool(spec) as pool:
+        outcomes = run_all(pool, trials)
+        assert all(outcomes[number].agrees_with(expected[number]) for number in expected)
+        assert pool.pending == 0
+        assert pool.completed() == []
+        assert pool.completed(timeout=0.1) == []
+
+
+def test_trials_may_be_submitted_while_others_come_back(make_pool: MakePool) -> None:
+    spec, trials = AnalyticWorkload(SPACE), some_trials(12)
+    expected, outcomes = serial_outcomes(spec, trials), {}
+    with make_pool(spec) as pool:
+        todo = iter(trials)
+        for trial in (next(todo), next(todo), next(todo)):
+            pool.submit(trial)
+        while pool.pending:
+            for outcome in pool.completed():
+                outcomes[outcome.number] = outcome
+                if (trial := next(todo, None)) is not None:
+                    pool.submit(trial)
+    assert outcomes.keys() == expected.keys()
+    assert all(outcomes[number].agrees_with(expected[number]) for number in expected)
+
+
+def test_a_bad_candidate_is_a_failed_outcome(make_pool: MakePool, tmp_path: Path) -> None:
+    faults = Faults(str(tmp_path), raises={1: 1})
+    illegal = Trial(2, (8, 16, 9))
+    with make_pool(AnalyticWorkload(SPACE, faults=faults)) as pool:
+        outcomes = run_all(pool, [*some_trials(2), illegal])
+    assert outcomes[0].status == "complete"
+    assert outcomes[1].error == "RunError: a fault on purpose"
+    assert outcomes[2].status == "failed"
+    assert "conv2" in str(outcomes[2].error)
+    assert "\n" not in str(outcomes[2].error)
+
+
+class Unbuildable:
+    """A spec whose evaluator cannot be built."""
+
+    fingerprint = "none"
+
+    def build(self) -> None:
+        raise DataError("these images cannot be used")
+
+
+def test_an_evaluator_that_cannot_be_built_is_the_callers_error(make_pool: MakePool) -> None:
+    with make_pool(Unbuildable()) as pool:
+        pool.submit(some_trials(1)[0])
+        with pytest.raises(DataError, match="these images cannot be used"):
+            while True:
+                pool.completed()
+
+
+def test_closing_gives_up_what_is_pending_and_may_be_repeated(make_pool: MakePool) -> None:
+    pool = make_pool(AnalyticWorkload(SPACE))
+    pool.submit(some_trials(1)[0])
+    pool.close()
+    assert pool.pending == 0
+    pool.close()
+
+
+def test_the_serial_pool_pins_threads_only_while_it_evaluates() -> None:
+    import torch
+
+    seen = []
+
+    class Looking:
+        fingerprint = "none"
+
+        def build(self) -> "Looking":
+            return self
+
+        def evaluate(self, trial: Trial) -> Outcome:
+            seen.append(torch.get_num_threads())
+            return Outcome(trial.number, "complete")
+
+    before = torch.get_num_threads()
+    with SerialPool(Looking(), threads=before + 2) as pool:
+        run_all(pool, some_trials(2))
+    assert seen == [before + 2, before + 2]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.ray
+def test_a_timeout_returns_empty_handed(ray_cluster: str) -> None:
+    with evaluators.pools.RayPool(AnalyticWorkload(SPACE, sleep_s=2), workers=1) as pool:
+        pool.submit(some_trials(1)[0])
+        start = time.monotonic()
+        assert pool.completed(timeout=0.2) == []
+        assert time.monotonic() - start < 1.5
+        assert pool.pending == 1
+        assert len(pool.completed()) == 1
+
+
+@pytest.mark.ray
+def test_killed_workers_are_replaced_and_change_no_outcome(ray_cluster: str, tmp_path: Path) -> None:
+    """Trial 1 kills its worker twice and then works; trial 4 kills every one of its three."""
+    trials = some_trials(8)
+    expected = serial_outcomes(AnalyticWorkload(SPACE), trials)
+    faults = Faults(str(tmp_path), kills={1: 2, 4: 99})
+    with evaluators.pools.RayPool(AnalyticWorkload(SPACE, faults=faults)) as pool:
+        outcomes = run_all(pool, trials)
+        assert pool.workers == 2
+    failed = outcomes.pop(4)
+    assert failed.status == "failed"
+    assert str(failed.error).startswith("its worker died 3 times")
+    assert len(list(tmp_path.glob("kills-4-*"))) == 3
+    assert all(outcome.agrees_with(expected[number]) for number, outcome in outcomes.items())
+
+
+@pytest.mark.ray
+def test_a_worker_killed_from_outside_is_replaced(ray_cluster: str) -> None:
+    trials = some_trials(6)
+    spec = AnalyticWorkload(SPACE, sleep_s=0.3)
+    with evaluators.pools.RayPool(spec) as pool:
+        first, rest = trials[:2], trials[2:]
+        outcomes = run_all(pool, first)
+        victim = pool.pids[0]
+        for trial in rest:
+            pool.submit(trial)
+        os.kill(victim, signal.SIGKILL)
+        while pool.pending:
+            outcomes |= {outcome.number: outcome for outcome in pool.completed()}
+        assert victim not in pool.pids
+    expected = serial_outcomes(spec, trials)
+    assert all(outcomes[number].agrees_with(expected[number]) for number in expected)
+
+
+@pytest.mark.ray
+def test_a_trial_past_the_deadline_has_failed_and_the_rest_goes_on(ray_cluster: str, tmp_path: Path) -> None:
+    faults = Faults(str(tmp_path), hangs={0: 1})
+    spec = AnalyticWorkload(SPACE, faults=faults)
+    with evaluators.pools.RayPool(spec, workers=1, deadline_s=1) as pool:
+        outcomes = run_all(pool, some_trials(3))
+    assert outcomes[0].error == "not finished within the deadline of 1 s"
+    assert [outcomes[number].status for number in (1, 2)] == ["complete"] * 2
+
+
+class Dying(Unbuildable):
+    """A spec that takes its worker with it."""
+
+    def build(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_workers_that_always_die_at_the_start_end_the_run(ray_cluster: str) -> None:
+    with evaluators.pools.RayPool(Dying(), workers=1) as pool:
+        pool.submit(some_trials(1)[0])
+        with pytest.raises(RunError, match="3 workers in a row died before they were ready"):
+            pool.completed()
+
+
+WORKER_SPEC = """
+import os, torch
+from spaces.messages import Outcome
+
+class Spec:
+    fingerprint = "none"
+    def build(self): return self
+    def evaluate(self, trial):
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return Outcome(trial.number, "complete", {"threads": torch.get_num_threads(), "hidden": gpus == ""})
+"""
+
+
+@pytest.mark.ray
+def test_workers_import_what_lies_on_the_drivers_path(
+    ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_users_module.py").write_text(WORKER_SPEC)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = importlib.import_module("a_users_module").Spec()
+    with evaluators.pools.RayPool(spec, workers=1) as pool:
+        outcome = run_all(pool, some_trials(1))[0]
+    assert outcome.values == {"threads": 1, "hidden": True}, "one thread, and no GPU without a share"
+
+
+@pytest.mark.ray
+def test_a_running_cluster_is_joined_and_left_running(ray_cluster: str) -> None:
+    from evaluators.pools.cluster import ray
+
+    with evaluators.pools.RayPool(AnalyticWorkload(SPACE), workers=1, address=ray_cluster) as pool:
+        run_all(pool, some_trials(2))
+    assert ray.is_initialized()
+    with pytest.raises(ConfigError, match="connected to Ray at"):
+        evaluators.pools.RayPool(AnalyticWorkload(SPACE), address="203.0.113.1:6379")
+
+
+@pytest.mark.ray
+def test_a_share_of_a_gpu_that_is_not_there_is_refused(ray_cluster: str) -> None:
+    from evaluators.pools.cluster import ray
+
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="Ray sees no GPU here"):
+        evaluators.pools.RayPool(AnalyticWorkload(SPACE), gpus_per_worker=0.5)
+
+
+ADDRESS = """
+import sys, time
+from evaluators.pools.cluster import connect
+from spaces.errors import ConfigError
+start = time.monotonic()
+try:
+    connect(sys.argv[1], 1, 0)
+except ConfigError as error:
+    print(error)
+assert time.monotonic() - start < 10
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [("nonsense", "host:port"), ("127.0.0.1:1", "nothing answers"), ("{deaf}", "no Ray cluster")],
+)
+def test_an_address_without_a_cluster_is_one_clear_line(address: str, complaint: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = address.format(deaf=f"127.0.0.1:{server.getsockname()[1]}")
+        command = [sys.executable, "-W", "error", "-c", ADDRESS, address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        with process:
+            server.settimeout(30)
+            if "deaf" in complaint or complaint == "no Ray cluster":
+                connection, _ = server.accept()
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.close()
+            output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert complaint in output
+    assert output.count("\n") == 1
+
+
+ORPHANS = """
+import os, sys, time
+sys.path.insert(0, os.getcwd())
+from evaluators.analytic import AnalyticWorkload
+from evaluators.pools import RayPool
+from spaces.messages import Trial
+from spaces.space import ChannelSpace
+
+space = ChannelSpace.chain((8, 8))
+pool = RayPool(AnalyticWorkload(space, sleep_s=0.1), workers=2)
+pool.submit(Trial(0, space.dense))
+pool.submit(Trial(1, space.dense))
+while pool.pending or len(pool.pids) < 2:
+    pool.completed(timeout=1)
+    if not pool.pending:
+        pool.submit(Trial(2, space.dense))
+    if len(pool.pids) == 2:
+        break
+print(*pool.pids, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.ray
+def test_workers_end_with_a_killed_driver_and_a_pool_is_silent() -> None:
+    """A driver of its own, with a cluster of its own, killed by SIGKILL."""
+    command = [sys.executable, "-W", "error", "-c", ORPHANS]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) == 2, process.stderr.read()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlives its driver"
+        time.sleep(0.2)
+    assert process.stderr.read() == "", "Ray wrote to the user's terminal"
+    process.stdout.close()
+    process.stderr.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
