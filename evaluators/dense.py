@@ -100,7 +100,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()  # NumPy has no bfloat16
-    return np.ascontiguousarray(tensor.numpy()).copy()
+    return np.array(tensor.numpy(), order="C")
 
 
 def _save(weights: Mapping[str, np.ndarray], path: Path) -> None:

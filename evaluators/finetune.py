@@ -7,7 +7,7 @@ import torch
 
 from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
-from evaluators.networks import build_network
+from evaluators.networks import build_network, load_weights
 from evaluators.tasks import make_task
 from evaluators.training import Normalisation, check_network, measure, resolve_device, tune
 from spaces.errors import ConfigError
@@ -61,5 +61,6 @@ class FinetuneEvaluator:
 def _dense_network(workload: "Workload") -> torch.nn.Module:
     """The network of the workload, its weights copied out of arrays that may be shared and read-only."""
     network, _ = build_network(workload.network.model_copy(update={"weights": None, "weights_key": None}))
-    network.load_state_dict({name: torch.tensor(array) for name, array in workload.weights.items()})
+    weights = {name: torch.tensor(array) for name, array in workload.weights.items()}
+    load_weights(network, weights, "the dense weights")
     return network.eval()

@@ -13,7 +13,7 @@ Found: TypeAlias = tuple[Mapping[str, float], Mapping[str, np.ndarray], Mapping[
 """Values, per-case arrays, and seconds by phase."""
 
 LONGEST_ERROR = 300
-_PATH = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'":,;()<>]+[/\\])*[^\s'":,;()<>]*""")
+_PATH = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?=\S)(?:[^'":,;()<>]*[/\\])?[^\s'":,;()<>]*""")
 
 
 def guarded(trial: Trial, evaluate: Callable[[Trial], Found]) -> Outcome:

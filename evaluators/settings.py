@@ -49,11 +49,11 @@ class RecipeSettings(Settings):
     """How a network is trained: SGD with Nesterov momentum and a one-cycle cosine."""
 
     epochs: float = Field(20, gt=0, description="passes over the training images")
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(0.05, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    augment: bool = Field(True, description="random flips and shifts")
+    batch_size: int = Field(32, ge=1, description="images per step")
+    learning_rate: float = Field(0.05, gt=0, description="at its peak, after the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; 0: plain SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="L2, on all parameters")
+    augment: bool = Field(True, description="random mirroring and shifts")
     seed: int = Field(0, ge=0, description="of initial weights, batches and augmentation")
 
 
@@ -63,10 +63,10 @@ class ProxySettings(Settings):
     rung: Literal["finetune"] = "finetune"
     epochs: float = Field(2, ge=0, description="passes over the subset")
     train_limit: int | None = Field(None, ge=1, description="size of the stratified training subset")
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(0.02, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    augment: bool = Field(True, description="random flips and shifts")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(32, ge=1, description="images per step")
+    learning_rate: float = Field(0.02, gt=0, description="at its peak, after the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; 0: plain SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="L2, on all parameters")
+    augment: bool = Field(True, description="random mirroring and shifts")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, description="CPU threads of one evaluation")

@@ -93,7 +93,7 @@ def resolve_device(name: str) -> torch.device:
 
 def n_steps(settings: RecipeSettings | ProxySettings, n: int) -> int:
     """Optimiser steps for `settings.epochs` passes over n images: at least one, unless epochs is 0."""
-    return max(1, round(settings.epochs * n / settings.batch_size)) if settings.epochs else 0
+    return max(1, round(settings.epochs * n / min(settings.batch_size, n))) if settings.epochs else 0
 
 
 def batches(

@@ -76,6 +76,11 @@ class CampaignReport:
         return headline(self.trials, MARGIN)
 
     @property
+    def hypervolume(self) -> float:
+        """Of the observed front after the last trial."""
+        return float(self.history["hypervolume"].iloc[-1])
+
+    @property
     def replicate_sd(self) -> float:
         """Spread of the metric between repeats of one network; NaN if nothing was repeated."""
         return float(self.trials.attrs["replicate_sd"])

@@ -1,8 +1,4 @@
-"""Plotly figures, each a pure function of frames; the only file that knows Plotly.
-
-Colours are the colour-blind-safe ones of Okabe and Ito, deepened for white paper. A page turns a figure dark
-by replacing each colour in it by its partner in `DARK`, so every role has a colour of its own.
-"""
+"""Plotly figures, each a pure function of frames; the only file that knows Plotly."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,29 +10,21 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from reports.table import Z95
-from spaces.fronts import MARGIN
-
-INK, MUTED, GRID, PAPER, FAINT, TRACK = "#1b2733", "#586673", "#e4e9ed", "#ffffff", "#b9c3cc", "#edf1f4"
-FRONT, LADDER, GREEN, PINK, GOLD = "#0a6aa6", "#c2520c", "#04785a", "#a4487b", "#8f6b00"
-
-DARK = {
-    INK: "#e6ebf0",
-    MUTED: "#9fadb9",
-    GRID: "#28323c",
-    PAPER: "#141b22",
-    FAINT: "#52606d",
-    TRACK: "#222c35",
-    FRONT: "#5ab4ee",
-    LADDER: "#f2994a",
-    GREEN: "#3cc79b",
-    PINK: "#e09ac2",
-    GOLD: "#e3c14f",
-}
-"""Light colour -> its partner on dark paper."""
-
-FONT = (
-    "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+from reports.theme import (
+    FAINT,
+    FRONT,
+    GOLD,
+    GREEN,
+    INK,
+    LADDER,
+    MUTED,
+    PAPER,
+    PINK,
+    TRACK,
+    flops_axis,
+    layout,
 )
+from spaces.fronts import MARGIN
 
 _HOVER = (
     "<b>trial %{customdata[0]}</b><br>%{x:.3g} % of the FLOPs, %{customdata[1]:.3g} % of the parameters<br>"
@@ -111,7 +99,7 @@ def history_figure(history: pd.DataFrame, ladder_hypervolume: float, metric_name
         ],
         (0.0, top),
     )
-    _layout(figure, height=300)
+    figure.update_layout(layout(height=300))
     _titles(figure, "trials finished", f"hypervolume ({metric_name} × octaves)")
     figure.update_yaxes(range=[0, top])
     figure.update_xaxes(range=[0, max(len(history), 1)], rangemode="tozero")
@@ -151,7 +139,7 @@ def ratios_figure(groups: pd.DataFrame, genome: Sequence[int]) -> go.Figure:
             name="kept",
         )
     )
-    _layout(figure, height=320)
+    figure.update_layout(layout(height=320))
     _titles(figure, "channel groups, from the input to the output", "channels kept (%)")
     figure.update_layout(barmode="overlay", bargap=0.25, margin={"r": 16})
     figure.update_yaxes(range=[0, 112], tickvals=[0, 25, 50, 75, 100])
@@ -182,8 +170,8 @@ def compare_figure(frames: Mapping[str, pd.DataFrame]) -> go.Figure:
                 hovertemplate="%{x:.3g} % of the FLOPs: %{y:+.3f} to dense",
             )
         )
-    _layout(figure, height=380)
-    _flops_axis(figure, pd.concat([frame["flops_ratio"] for frame in frames.values()]))
+    figure.update_layout(layout(height=380))
+    figure.update_xaxes(flops_axis(pd.concat([frame["flops_ratio"] for frame in frames.values()])))
     _titles(figure, "FLOPs (% of each dense network)", "metric, difference to dense")
     figure.add_hline(y=0, line={"color": INK, "width": 1.2, "dash": "dash"})
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
@@ -251,8 +239,8 @@ def _front_layout(figure: go.Figure, frame: pd.DataFrame, metric_name: str) -> N
     ladder = frame[frame["kind"].eq("ladder") & frame["metric"].gt(low)]
     if len(ladder):
         _name_ladder(figure, ladder.iloc[int(ladder["flops"].argmax())])
-    _layout(figure, height=480)
-    _flops_axis(figure, frame.loc[frame["metric"].ge(low), "flops_ratio"])
+    figure.update_layout(layout(height=480))
+    figure.update_xaxes(flops_axis(frame.loc[frame["metric"].ge(low), "flops_ratio"]))
     _titles(figure, "FLOPs (% of dense, logarithmic)", f"{metric_name} (validation)")
     figure.update_yaxes(range=span)
 
@@ -272,18 +260,6 @@ def _name_ladder(figure: go.Figure, rung: pd.Series) -> None:
         arrowwidth=1,
         arrowcolor=LADDER,
         standoff=7,
-    )
-
-
-def _flops_axis(figure: go.Figure, ratio: pd.Series) -> None:
-    """A logarithmic axis in per cent, labelled 1, 2, 5, 10 ..."""
-    low, high = 100 * float(ratio.min()), 100 * float(ratio.max())
-    ticks = [value * 10.0**power for power in range(-3, 4) for value in (1, 2, 5)]
-    figure.update_xaxes(
-        type="log",
-        range=[np.log10(low) - 0.06, np.log10(high) + 0.05],
-        tickvals=ticks,
-        ticktext=[f"{tick:g} %" for tick in ticks],
     )
 
 
@@ -308,34 +284,3 @@ def _right_labels(figure: go.Figure, labels: list[tuple[float, str, str]], span:
 def _titles(figure: go.Figure, x: str, y: str) -> None:
     figure.update_xaxes(title={"text": html.escape(x), "standoff": 12})
     figure.update_yaxes(title={"text": html.escape(y), "standoff": 10})
-
-
-def _layout(figure: go.Figure, height: int) -> None:
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": FAINT,
-        "tickcolor": FAINT,
-        "tickfont": {"color": MUTED, "size": 12},
-        "title": {"font": {"color": MUTED, "size": 13}},
-        "zeroline": False,
-        "ticks": "outside",
-        "ticklen": 4,
-        "ticklabelstandoff": 3,
-    }
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 64, "r": 150, "t": 16, "b": 56},
-        font={"family": FONT, "size": 13, "color": INK},
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
-        showlegend=False,
-        hoverlabel={
-            "bgcolor": PAPER,
-            "bordercolor": FAINT,
-            "font": {"family": FONT, "size": 13, "color": INK},
-        },
-        hovermode="closest",
-        xaxis=axis,
-        yaxis=axis | {"showline": False, "ticks": ""},
-    )

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from reports import figures
 from reports.campaign import MARGIN, CampaignReport, without_paths
+from reports.theme import DARK
 from spaces.errors import InputError
 
 _COLUMNS = (
@@ -66,7 +67,7 @@ def render(reports: Sequence[CampaignReport]) -> str:
     reports = [_cleaned(report) for report in reports]
     scripts = {"plotly_js": _script(figures.plotly_js()), "report_js": _script(_template_text("report.js"))}
     payload: dict[str, Any] = {
-        "dark": figures.DARK,
+        "dark": DARK,
         "campaigns": [_payload(report) for report in reports],
         "compare": None,
     }

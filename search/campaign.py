@@ -15,7 +15,7 @@ import numpy as np
 from evaluators.protocols import Pool
 from search.monitor import Monitor, Standing
 from search.schedule import Schedule
-from search.store import Store
+from search.store.archive import Store
 from spaces.errors import RunError, StoreError
 from spaces.fronts import front_hypervolume, non_dominated
 from spaces.messages import Outcome, Record, Trial

@@ -1,6 +1,7 @@
-"""The command line: `paretoprune --help` teaches it. Results go to standard output, the rest to standard error.
+"""The command line: `paretoprune --help` teaches it.
 
-Exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted (resumable).
+Results go to standard output, progress and messages to standard error. Exit status: 0 done, 1 failed,
+2 wrong input, 130 interrupted (resumable).
 """
 
 import importlib.resources
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spaces.errors import InputError, ParetoPruneError, StoreError
+from spaces.errors import InputError, ParetoPruneError
 
 app = typer.Typer(
     name="paretoprune",
@@ -28,20 +29,27 @@ app = typer.Typer(
 StoreUrl = Annotated[
     str,
     typer.Option(
-        "--store", envvar="PARETOPRUNE_STORE", help="Database of campaigns: sqlite:///FILE.db or postgresql://..."
+        "--store",
+        envvar="PARETOPRUNE_STORE",
+        help="Database of campaigns: sqlite:///FILE.db or postgresql://...",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
-LogFile = Annotated[Path | None, typer.Option("--log-file", help="Append the log to this file as JSON lines.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append the log to this file as JSON lines.")
+]
 CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.toml", help="The campaign file.")]
 CampaignId = Annotated[str, typer.Argument(metavar="ID", help="A campaign's id, or its beginning.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Replace a setting, as budget.trials=60; repeatable."),
+    typer.Option(
+        "--set", metavar="TABLE.KEY=VALUE", help="Replace a setting, as budget.trials=60; repeatable."
+    ),
 ]
 Executor = Annotated[
-    Literal["serial", "ray"] | None, typer.Option(help="In this process, or on Ray workers.", show_default=False)
+    Literal["serial", "ray"] | None,
+    typer.Option(help="In this process, or on Ray workers.", show_default=False),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers.", show_default=False)]
 Address = Annotated[
@@ -61,7 +69,7 @@ def demo(
 ) -> None:
     """Search a front on built-in phantoms: no data, no network access, a few minutes on a CPU.
 
-    Leaves in the folder: report.html, the store with the campaign, and the campaign file to start your own from.
+    Leaves in the folder: report.html, the store, and the campaign file to start your own from.
     """
     monitor = _monitor(quiet, verbose, log_file)
     try:
@@ -139,13 +147,16 @@ def list_campaigns(
 ) -> None:
     """List the campaigns of a store."""
     from search import display
-    from search.store import Store
+    from search.store.archive import Store
 
     with Store(store, create=False) as archive:
         rows = archive.campaigns()
     if format == "json":
         display.print_json(
-            [{"id": r.id, "status": r.status, "created": r.created.isoformat(), "trials": r.n_trials} for r in rows]
+            [
+                {"id": r.id, "status": r.status, "created": r.created.isoformat(), "trials": r.n_trials}
+                for r in rows
+            ]
         )
     elif rows:
         display.print_campaigns(rows)
@@ -161,7 +172,7 @@ def show(
 ) -> None:
     """Show how a campaign stands and every setting that decides it."""
     from search import display
-    from search.store import Store
+    from search.store.archive import Store
 
     with Store(store, create=False) as archive:
         row = archive.campaign(campaign)
@@ -203,7 +214,10 @@ def inspect(
     _, _, _, space = trace_network(load_config(campaign, overrides or []))
     groups = describe_groups(space)
     frozen = [{"name": entry.name, "reason": entry.reason} for entry in space.frozen]
-    costs = {name: space.cost(genome).row(0) for name, genome in (("dense", space.dense), ("minimal", space.minimal))}
+    costs = {
+        name: space.cost(genome).row(0)
+        for name, genome in (("dense", space.dense), ("minimal", space.minimal))
+    }
     if format == "json":
         display.print_json({"groups": groups, "frozen": frozen, **costs})
         return
@@ -221,7 +235,9 @@ def inspect(
 @app.command()
 def front(
     campaign: CampaignId,
-    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")] = "table",
+    format: Annotated[
+        Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")
+    ] = "table",
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """Print the plausible front of a campaign: networks that no cheaper one is shown to beat.
@@ -229,7 +245,7 @@ def front(
     JSON and CSV hold every measured network.
     """
     from search import display
-    from search.store import Store
+    from search.store.archive import Store
     from search.summary import campaign_summary, front_points
 
     with Store(store, create=False) as archive:
@@ -274,9 +290,10 @@ def main() -> None:
     except typer.Exit as leave:
         status = leave.exit_code
     except Exception as error:
-        if not hasattr(error, "format_message"):
+        show = getattr(error, "show", None)
+        if show is None:
             raise
-        error.show()  # a mistake on the command line, as typer explains it
+        show()  # a mistake on the command line, as typer explains it
         status = 2
     sys.exit(status or 0)
 
@@ -315,7 +332,7 @@ def _command() -> str:
 
 def _print_front(campaign_id: str, url: str) -> None:
     from search.display import print_front
-    from search.store import Store
+    from search.store.archive import Store
     from search.summary import campaign_summary
 
     with Store(url, create=False) as archive:
@@ -323,13 +340,10 @@ def _print_front(campaign_id: str, url: str) -> None:
 
 
 def _write_report(campaign_ids: list[str], url: str, out: Path) -> Path:
-    from reports import write_report
-    from search.store import Store
+    from reports.page import write_report
+    from search.store.archive import Store
     from search.summary import campaign_summary
 
     with Store(url, create=False) as archive:
         summaries = [campaign_summary(archive, campaign_id) for campaign_id in campaign_ids]
-    try:
-        return write_report(summaries, out)
-    except OSError as error:
-        raise StoreError(f"cannot write {str(out)!r}: {error.strerror}; choose another --out") from None
+    return write_report(summaries, out)

@@ -111,7 +111,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> CampaignConf
 
 
 def override(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of the nested table with settings replaced, "budget.trials=60"; values are TOML or bare words."""
+    """A copy of the nested table with settings replaced: "budget.trials=60", TOML values or bare words."""
     result = json.loads(json.dumps(dict(table), default=str))
     for item in overrides:
         key, equals, text = item.partition("=")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from search.store import CampaignRow
+from search.store.entries import CampaignRow
 
 if TYPE_CHECKING:
-    from reports import CampaignReport
+    from reports.campaign import CampaignReport
 
 
 def print_json(data: object) -> None:
@@ -43,7 +43,7 @@ def print_campaigns(rows: Sequence[CampaignRow]) -> None:
 def print_campaign(row: CampaignRow) -> None:
     """One campaign: how it stands, and every setting that decides it."""
     about = row.description
-    dense = about["dense"]
+    dense, metric = about["dense"], about["metric"]
     lines = {
         "campaign": f"{row.id} ({row.status}, {row.n_trials} of {row.config['budget']['trials']} trials)",
         "started": f"{row.created:%Y-%m-%d %H:%M} UTC",
@@ -51,7 +51,7 @@ def print_campaign(row: CampaignRow) -> None:
         f"{dense['params'] / 1e6:,.2f} M parameters, {len(about['groups'])} channel groups",
         "data": f"{about['data']['source']}, {about['data']['sizes']['train']} training and "
         f"{about['data']['sizes']['val']} validation cases",
-        "dense": f"{about['metric']} {about['as_given'][about['metric']]:.3f} as given (chance {about['chance']:.3f})",
+        "dense": f"{metric} {about['as_given'][metric]:.3f} as given (chance {about['chance']:.3f})",
     }
     for table in ("proxy", "pruning", "search", "execution"):
         settings = row.config[table].items()
@@ -66,31 +66,33 @@ def print_campaign(row: CampaignRow) -> None:
 
 def print_front(report: "CampaignReport") -> None:
     """The plausible front, cheapest first, with paired intervals."""
-    from reports import front_table
+    from reports.table import front_table
 
     frame = front_table(report.trials)
-    title = f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
+    title = (
+        f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
+    )
     table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
     columns = ("point", "FLOPs", "parameters", report.metric_name, "to dense, with 95 % interval", "runs", "")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == len(columns) - 1 else "right")
-    for row in frame.itertuples():
-        note = row.kind if row.kind != "search" else ""
-        interval = "" if row.kind == "dense" else f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
+    for row in frame.to_dict("records"):
+        kind = row["kind"]
+        interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         table.add_row(
-            str(row.number),
-            f"{row.flops_percent:.1f} %",
-            f"{row.params_percent:.1f} %",
-            f"{row.metric:.3f}",
-            interval,
-            str(row.replicates),
-            note,
-            style="" if row.front else "dim",
+            str(row["number"]),
+            f"{row['flops_percent']:.1f} %",
+            f"{row['params_percent']:.1f} %",
+            f"{row['metric']:.3f}",
+            interval if kind != "dense" else "",
+            str(row["replicates"]),
+            kind if kind != "search" else "",
+            style="" if row["front"] else "dim",
         )
     _print(table)
     print(
-        f"bright: on the observed front; dim: not refuted at 95 %. Hypervolume {report.history['hypervolume'].iloc[-1]:.3f}, "
-        f"ladder alone {report.ladder_hypervolume:.3f}."
+        "bright: on the observed front; dim: not refuted at 95 %. "
+        f"Hypervolume {report.hypervolume:.3f}, ladder alone {report.ladder_hypervolume:.3f}."
     )
 
 

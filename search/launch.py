@@ -6,13 +6,15 @@ from contextlib import AbstractContextManager
 from evaluators.protocols import EvaluatorSpec, Pool
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
-from search.controllers import make_controller
+from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
 from search.schedule import SingleRung
 from search.start import common_first
-from search.store import CampaignEntry, Store, artifact_dir, check_store
+from search.store.archive import Store
+from search.store.engine import artifact_dir, check_store
+from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError
 
 
@@ -109,10 +111,10 @@ def _run(campaign_id: str, problem: Problem, store: Store, pool: Pool, monitor: 
 def _pool(config: CampaignConfig, spec: EvaluatorSpec) -> AbstractContextManager[Pool]:
     execution, threads = config.execution, config.proxy.threads
     if execution.executor == "serial":
-        from evaluators.pools import SerialPool
+        from evaluators.pools.serial import SerialPool
 
         return SerialPool(spec, threads=threads)
-    from evaluators.pools import RayPool
+    from evaluators.pools.raypool import RayPool
 
     return RayPool(
         spec,

@@ -16,7 +16,9 @@ def set_up_logging(*, verbose: bool = False, log_file: Path | None = None) -> No
     """
     logger = logging.getLogger("paretoprune")
     logger.propagate = False
-    logger.handlers.clear()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
     logger.setLevel(logging.DEBUG)
     logger.addHandler(logging.NullHandler())
     if verbose:

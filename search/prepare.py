@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluators.data import Splits, load_splits
+from evaluators.data.sources import load_splits
+from evaluators.data.splits import Splits
 from evaluators.dense import as_arrays, dense_weights
 from evaluators.metrics import Margin, margin_over_chance
 from evaluators.networks import build_network
@@ -16,7 +17,7 @@ from evaluators.tasks import make_task
 from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
 from evaluators.workload import Workload
 from search.config import CampaignConfig
-from search.controllers import check_controller
+from search.controllers.registry import check_controller
 from search.monitor import Monitor
 from spaces.errors import ConfigError, DataError, did_you_mean
 from spaces.objectives import FLOPS, Objective
@@ -142,8 +143,9 @@ def _weights(
 
 def _refuse_chance(margin: Margin, task: Task) -> None:
     if margin.at_chance:
+        found = f"{task.metric.name} on val is {margin.value:.3f} ± {margin.se:.3f}"
         raise DataError(
-            f"the dense network's {task.metric.name} on val is {margin.value:.3f} ± {margin.se:.3f}, less than four "
-            f"standard errors above chance ({margin.chance:.3f}): there is nothing to keep by pruning; train it "
-            "longer (recipe.epochs), check network.weights and what images they expect, or add val cases"
+            f"the dense network's {found}, less than four standard errors above chance ({margin.chance:.3f}): "
+            "there is nothing to keep by pruning; train it longer (recipe.epochs), check network.weights and "
+            "what images they expect, or add val cases"
         )

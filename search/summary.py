@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.store import CampaignRow, Store
+from search.store.archive import Store
+from search.store.entries import CampaignRow
 from spaces.errors import StoreError
 
 if TYPE_CHECKING:
-    from reports import CampaignReport
+    from reports.campaign import CampaignReport
 
-_FIGURES = ("flops", "params", "activation_bytes", "metric", "se", "difference", "loss", "replicates")
+_FIGURES = (
+    *("flops", "flops_ratio", "params", "params_ratio", "activation_bytes"),
+    *("metric", "difference", "se", "low", "high", "loss", "replicates"),
+)
 
 
 def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
@@ -22,14 +26,15 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
     """
     import pandas as pd
 
-    from reports import campaign_report
+    from reports.campaign import campaign_report
 
     row = store.campaign(campaign_id)
     records = store.records(row.id)
     about, dense = row.description, tuple(row.description["dense"]["genome"])
     if not any(record.complete and record.trial.genome == dense for record in records):
         raise StoreError(
-            f"campaign {row.id} has no measured dense network to compare with yet; `paretoprune resume {row.id}`"
+            f"campaign {row.id} has no measured dense network to compare with yet; "
+            f"`paretoprune resume {row.id}` goes on"
         )
     patients = about["patients"]
     return campaign_report(
@@ -53,15 +58,14 @@ def front_points(report: "CampaignReport") -> dict[str, Any]:
     """The measured networks as plain data: every point, with dense and the ladder by themselves."""
     points = [
         {
-            "number": int(row.number),
-            "genome": [int(units) for units in row.genome],
-            **{name: _plain(getattr(row, name)) for name in _FIGURES},
-            "flops_ratio": _plain(row.flops_ratio),
-            "kind": row.kind,
-            "front": bool(row.front),
-            "plausible": bool(row.plausible),
+            "number": int(row["number"]),
+            "genome": [int(units) for units in row["genome"]],
+            **{name: _plain(row[name]) for name in _FIGURES},
+            "kind": row["kind"],
+            "front": bool(row["front"]),
+            "plausible": bool(row["plausible"]),
         }
-        for row in report.trials.itertuples()
+        for row in report.trials.to_dict("records")
     ]
     return {
         "campaign": report.id,
@@ -70,7 +74,7 @@ def front_points(report: "CampaignReport") -> dict[str, Any]:
         "points": points,
         "dense": next(point for point in points if point["kind"] == "dense"),
         "ladder": [point for point in points if point["kind"] == "ladder"],
-        "hypervolume": _plain(report.history["hypervolume"].iloc[-1]),
+        "hypervolume": _plain(report.hypervolume),
         "ladder_hypervolume": _plain(report.ladder_hypervolume),
     }
 
@@ -112,8 +116,9 @@ def _provenance(row: CampaignRow) -> dict[str, str]:
         "Duplicates removed": str(about["data"]["duplicates_removed"]),
         "Criterion": config["pruning"]["criterion"],
         "Evaluation": _in_words(config["proxy"]),
-        "Controller": f"{config['search']['controller']}, seed {config['search']['seed']}, lag {config['search']['lag']}",
-        "Frozen": f"{len(about['frozen'])} dimensions; `paretoprune inspect` says why",
+        "Controller": _in_words(config["search"]),
+        "Not prunable": ", ".join(f"{entry['name']} ({entry['reason']})" for entry in about["frozen"])
+        or "nothing",
         "Versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "Machine": about["machine"],
         "Fingerprint": row.fingerprint,
@@ -121,4 +126,6 @@ def _provenance(row: CampaignRow) -> dict[str, str]:
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None)
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None
+    )

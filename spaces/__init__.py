@@ -1,4 +1,8 @@
-"""What can be pruned in a network, what it costs, and the messages, objectives and fronts of a search."""
+"""What can be pruned in a network, what it costs, and the messages, objectives and fronts of a search.
+
+`trace` and `verify` are imported from their modules (`from spaces.trace import trace`): as attributes of the
+package they would be hidden by the modules of the same names.
+"""
 
 from spaces.lazy import lazy
 
@@ -26,9 +30,16 @@ __getattr__, __all__ = lazy(
         "StoreError": "spaces.errors",
         "Trial": "spaces.messages",
         "Verification": "spaces.verify",
+        "front_hypervolume": "spaces.fronts",
+        "hypervolume": "spaces.fronts",
+        "hypervolume_history": "spaces.fronts",
+        "knee": "spaces.fronts",
+        "losses": "spaces.objectives",
+        "non_dominated": "spaces.fronts",
+        "paired_difference": "spaces.intervals",
+        "plausible_front": "spaces.intervals",
         "prune": "spaces.surgery",
         "rank_channels": "spaces.ranking",
-        "trace": "spaces.trace",
-        "verify": "spaces.verify",
+        "replicate_sd": "spaces.intervals",
     },
 )

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spaces.errors import NetworkError
+from spaces.space import SIZE, ChannelSpace
+
 Memo = dict[int, Any]
 """Copies so far, by the id of the original, as `copy.deepcopy` keeps them."""
 
@@ -21,6 +24,26 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             if id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield name, tensor
+
+
+def check_fit(model: nn.Module, space: ChannelSpace) -> None:
+    """Refuse a model that is not the one that the space describes.
+
+    Raises:
+        NetworkError: A tensor is missing, or has another length along a dimension.
+    """
+    tensors = dict(named_tensors(model))
+    for axis in space.axes:
+        if axis.tensor.endswith(SIZE):
+            continue
+        if axis.tensor not in tensors:
+            raise NetworkError(f"the model is not the one that was traced: it has no {axis.tensor}")
+        shape = tuple(tensors[axis.tensor].shape)
+        if axis.dim >= len(shape) or shape[axis.dim] != len(axis.units):
+            raise NetworkError(
+                f"the model is not the one that was traced: {axis.tensor} has shape {shape}, "
+                f"but {len(axis.units)} channels are known along dimension {axis.dim}"
+            )
 
 
 def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:

@@ -130,7 +130,6 @@ class CostModel:
     flops: Polynomial
     params: Polynomial
     activation_bytes: Peak
-    batch: int = 1  # images in the traced pass, which `flops` and `activation_bytes` still contain
 
     @classmethod
     def compile(
@@ -139,14 +138,12 @@ class CostModel:
         flops: Iterable[Term],
         params: Iterable[Term],
         activation_steps: Sequence[Iterable[Term]],
-        batch: int = 1,
     ) -> "CostModel":
         """From terms; `activation_steps` holds what is alive at each step of the forward pass, in bytes."""
         return cls(
             Polynomial.compile(flops, n_groups),
             Polynomial.compile(params, n_groups),
             Peak.compile(activation_steps, n_groups),
-            batch,
         )
 
 
@@ -165,7 +162,7 @@ class Costs:
     @cached_property
     def flops(self) -> np.ndarray:
         """FLOPs per image as FlopCounterMode counts them, (n,)."""
-        return self.model.flops(self.counts) / self.model.batch
+        return self.model.flops(self.counts)
 
     @cached_property
     def params(self) -> np.ndarray:
@@ -175,7 +172,7 @@ class Costs:
     @cached_property
     def activation_bytes(self) -> np.ndarray:
         """Peak bytes of inputs and activations that are alive together in inference, per image, (n,)."""
-        return self.model.activation_bytes(self.counts) / self.model.batch
+        return self.model.activation_bytes(self.counts)
 
     def __len__(self) -> int:
         return len(self.counts)

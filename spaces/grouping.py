@@ -45,6 +45,10 @@ class Owners:
         """Path of the module that owns the axis' tensor."""
         return module_of(self.axes[axis][0])
 
+    def label(self, axis: int) -> str:
+        """The same for readers: the tensor's own name where it belongs to the network itself."""
+        return self.module(axis) or self.axes[axis][0]
+
 
 @dataclass(frozen=True, eq=False)
 class Role:
@@ -64,14 +68,15 @@ def module_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def build_space(
-    tracer: Tracer, partition: Partition, ledger: Ledger, batch: int, chooser: Chooser
-) -> ChannelSpace:
+def build_space(tracer: Tracer, partition: Partition, ledger: Ledger, chooser: Chooser) -> ChannelSpace:
     """The space of a finished trace."""
     owners = Owners.of(tracer)
-    vectors = _Vectors(tracer, ledger)
+    found = list(_roles(_Vectors(tracer, ledger), partition, owners))
+    lone = [int(role.components[0]) for role in found if len(role.components) == 1]
+    partition = partition.with_frozen(dict.fromkeys(lone, "is a single unit, which is always kept"))
     roles = sorted(
-        _roles(vectors, partition, owners), key=lambda role: (role.born, role.producer, role.first)
+        (role for role in found if len(role.components) > 1),
+        key=lambda role: (role.born, role.producer, role.first),
     )
     names = _names(roles, owners)
     groups = tuple(_group(role, name, owners, chooser) for role, name in zip(roles, names, strict=True))
@@ -83,7 +88,7 @@ def build_space(
     def units_of(ids: Ids) -> np.ndarray:
         return unit[np.where(ids >= 0, partition.label[ids], len(partition.frozen))]
 
-    costs = _cost_model(tracer, ledger, batch, groups, units_of)
+    costs = _cost_model(tracer, ledger, groups, units_of)
     return ChannelSpace(
         groups, tuple(_frozen(tracer, partition, owners)), tuple(_axes(tracer, units_of)), costs
     )
@@ -122,9 +127,8 @@ def _roles(vectors: _Vectors, partition: Partition, owners: Owners) -> Iterator[
     ids_by_component = np.argsort(partition.label, kind="stable")
     bounds = np.searchsorted(partition.label[ids_by_component], np.arange(len(partition.frozen) + 1))
     for components in same.values():
-        if len(components) > 1:  # a lone unit is always kept
-            ids = [ids_by_component[bounds[c] : bounds[c + 1]] for c in components]
-            yield _role(np.array(components), ids, owners)
+        ids = [ids_by_component[bounds[c] : bounds[c + 1]] for c in components]
+        yield _role(np.array(components), ids, owners)
 
 
 def _role(components: np.ndarray, ids: list[Ids], owners: Owners) -> Role:
@@ -148,7 +152,7 @@ def _role(components: np.ndarray, ids: list[Ids], owners: Owners) -> Role:
 
 def _names(roles: Sequence[Role], owners: Owners) -> list[str]:
     """The producer's path, with the range of channels or a number where several groups share it."""
-    paths = [owners.module(role.producer) or owners.axes[role.producer][0] for role in roles]
+    paths = [owners.label(role.producer) for role in roles]
     shared = Counter(paths)
     ranged = [
         f"{path}[{role.first}:{role.stop}]" if shared[path] > 1 else path
@@ -164,7 +168,7 @@ def _names(roles: Sequence[Role], owners: Owners) -> list[str]:
 
 def _group(role: Role, name: str, owners: Owners, chooser: Chooser) -> ChannelGroup:
     units = len(role.components)
-    members = tuple(dict.fromkeys(owners.module(axis) for axis in role.members))
+    members = tuple(dict.fromkeys(owners.label(axis) for axis in role.members))
     return ChannelGroup(name, units, role.channels, members, chooser(units, max(1, role.channels // units)))
 
 
@@ -183,14 +187,11 @@ def _frozen(tracer: Tracer, partition: Partition, owners: Owners) -> Iterator[Fr
     where = np.column_stack([owners.axis(ids), partition.label[ids]])
     seen = set()
     for axis, component in dict.fromkeys(map(tuple, where.tolist())):
-        found = Frozen(owners.module(axis), partition.reason[component] or "")
+        found = Frozen(owners.label(axis), partition.reason[component] or "")
         if found.reason and found not in seen:
             seen.add(found)
             yield found
-    untouched = [
-        name for name in dict.fromkeys(name for name, _ in tracer.axes) if name not in tracer.touched
-    ]
-    for name in dict.fromkeys(module_of(tensor) for tensor in untouched):
+    for name in dict.fromkeys(module_of(tensor) for tensor in tracer.unused()):
         yield Frozen(name, "has parameters that the forward pass never uses")
 
 
@@ -202,7 +203,6 @@ def _all_sizes(ledger: Ledger) -> Iterator[Sequence[Size]]:
 def _cost_model(
     tracer: Tracer,
     ledger: Ledger,
-    batch: int,
     groups: Sequence[ChannelGroup],
     units_of: Callable[[Ids], np.ndarray],
 ) -> CostModel:
@@ -226,7 +226,6 @@ def _cost_model(
         flops=[term(coefficient, sizes) for coefficient, sizes in ledger.flops],
         params=[term(1, sizes) for sizes in tracer.parameter_sizes()],
         activation_steps=[[storages[id(s)] for s in alive] for alive in ledger.steps()],
-        batch=batch,
     )
 
 

@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
+def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """The `__getattr__` and `__all__` of a package whose names are imported on first use.
 
     Args:
@@ -15,7 +16,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object
         What the package assigns to `__getattr__` and `__all__`.
     """
 
-    def load(name: str) -> object:
+    def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(homes[name]), name)

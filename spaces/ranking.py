@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.clone import clone_with, named_tensors
-from spaces.errors import InputError, NetworkError, did_you_mean
+from spaces.clone import check_fit, clone_with, named_tensors
+from spaces.errors import InputError, did_you_mean
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 
@@ -85,6 +85,7 @@ def rank_channels(
     """
     if criterion not in _CRITERIA:
         raise InputError(f"unknown criterion {criterion!r}; {did_you_mean(criterion, _CRITERIA)}")
+    check_fit(model, space)
     importance = _CRITERIA[criterion](_Material(model, batches, loss, seed))
     scores = _unit_scores(space, importance)
     order = tuple(
@@ -128,10 +129,11 @@ def _taylor(material: _Material) -> Importance:
     for weight in weights.values():
         weight.requires_grad_(True)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    device = next(iter(weights.values())).device
     count = 0
     with torch.enable_grad():
         for images, targets in material.batches:
-            value = material.loss(model(images), targets)
+            value = material.loss(model(images.to(device)), targets.to(device))
             gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                 if gradient is not None:
@@ -157,11 +159,6 @@ def _unit_scores(space: ChannelSpace, importance: Importance) -> np.ndarray:
         if axis.tensor not in importance:
             continue  # a buffer, or a size that a module only states
         tensor = importance[axis.tensor]
-        if axis.dim >= tensor.ndim or tensor.shape[axis.dim] != len(axis.units):
-            raise NetworkError(
-                f"the model is not the one that was traced: {axis.tensor} has shape {tuple(tensor.shape)}, "
-                f"but {len(axis.units)} channels are known along dimension {axis.dim}"
-            )
         others = [dim for dim in range(tensor.ndim) if dim != axis.dim]
         along = (tensor.double().sum(dim=others) if others else tensor.double()).cpu().numpy()
         held = axis.units >= 0

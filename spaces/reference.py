@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from spaces.channels import Ids
 from spaces.clone import clone_with
 from spaces.space import ChannelSpace
-from spaces.tracer import Step, Tracer
+from spaces.step import Step
+from spaces.tracer import Tracer
 
 
 class Reference(Tracer):

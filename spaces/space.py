@@ -201,7 +201,7 @@ class ChannelSpace:
             for coefficient, rows in polynomial.higher:
                 yield np.append(rows.ravel(), coefficient).astype("<f8").tobytes()
         peak = self.costs.activation_bytes
-        for array in (peak.forms, peak.products, peak.steps, np.array([self.costs.batch])):
+        for array in (peak.forms, peak.products, peak.steps):
             yield array.astype("<f8").tobytes()
 
     def _check_length(self, genome: Sequence[float]) -> None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.attributes import update_attributes
-from spaces.clone import clone_with, named_tensors
-from spaces.errors import NetworkError
+from spaces.clone import check_fit, clone_with
 from spaces.ranking import Ranking
 from spaces.space import SIZE, ChannelSpace
 
@@ -34,32 +33,25 @@ def prune(model: nn.Module, space: ChannelSpace, genome: Sequence[int], ranking:
 
 def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
     """The network that keeps these units: (number of units,) bool, in the space's numbering."""
+    check_fit(model, space)
     cuts, stated = _cuts(space, kept)
 
     def slice_(name: str, tensor: Tensor) -> Tensor:
         sliced = tensor.detach()
-        for dim, length, positions in cuts.get(name, ()):
-            if dim >= sliced.ndim or sliced.shape[dim] != length:
-                raise NetworkError(
-                    f"the model is not the one that was traced: {name} has shape {tuple(tensor.shape)}, "
-                    f"but {length} channels are known along dimension {dim}"
-                )
+        for dim, positions in cuts.get(name, ()):
             sliced = sliced.index_select(dim, positions.to(sliced.device))
-        return sliced.clone() if sliced.data_ptr() == tensor.data_ptr() else sliced
+        return sliced if name in cuts else sliced.clone()
 
-    missing = set(cuts) - {name for name, _ in named_tensors(model)}
-    if missing:
-        raise NetworkError(f"the model is not the one that was traced: it has no {min(missing)}")
     pruned = clone_with(model, slice_)
     update_attributes(model, pruned, stated)
     return pruned
 
 
-Cuts = dict[str, list[tuple[int, int, Tensor]]]
+Cuts = dict[str, list[tuple[int, Tensor]]]
 
 
 def _cuts(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[str, int]]:
-    """(dimension, dense length, kept positions) per tensor; kept channels of modules that only state them."""
+    """(dimension, kept positions) per tensor; kept channels of modules that only state them."""
     cuts: Cuts = {}
     stated: dict[str, int] = {}
     known: dict[bytes, Tensor] = {}
@@ -71,5 +63,5 @@ def _cuts(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[str, int]]:
         if axis.tensor.endswith(SIZE):
             stated[axis.tensor.removesuffix(SIZE)] = len(positions)
         elif len(positions) < len(axis.units):
-            cuts.setdefault(axis.tensor, []).append((axis.dim, len(axis.units), positions))
+            cuts.setdefault(axis.tensor, []).append((axis.dim, positions))
     return cuts, stated

@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.channels import Ids, Partition
+from spaces.channels import Ids
 from spaces.clone import clone_with
-from spaces.errors import InputError, NetworkError
+from spaces.errors import InputError, NetworkError, RunError
 from spaces.grouping import Owners, build_space, module_of
 from spaces.inputs import Call, Example
 from spaces.ledger import Ledger
 from spaces.space import ChannelSpace, choices
-from spaces.tracer import Site, Tracer
+from spaces.step import Site
+from spaces.tracer import Tracer
 from spaces.verify import Guilt, find_guilty, first_line
 from spaces.wishes import Wishes
 
@@ -77,31 +79,54 @@ class _Search:
     wishes: Wishes
     chooser: Callable[[int, int], tuple[int, ...]]
     decisions: dict[Site, int] = field(default_factory=dict)
+    settled: set[Site] = field(default_factory=set)
     bans: list[tuple[Ids, str]] = field(default_factory=list)
 
     def trace(self) -> ChannelSpace:
-        self.tracer, ledger, batch = _run(self.model, self.call, self.decisions)
-        _freeze_unused(self.tracer)
-        for ids, reason in self.bans:
-            self.tracer.graph.freeze(ids, reason)
-        partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
-        self.partition: Partition = partition
-        return build_space(self.tracer, partition, ledger, batch, self.chooser)
+        """A space; where a new reading of a reshape froze all that it splits, the next one is taken."""
+        space = self._trace_once()
+        while stuck := [site for site in self.decisions.keys() - self.settled if self._is_frozen(site)]:
+            for site in stuck:
+                self._read_otherwise(site)
+            space = self._trace_once()
+        return space
 
     def learn(self, space: ChannelSpace, guilty: Sequence[Guilt]) -> None:
         """Read the reshapes that guilty groups go through in the next way; where there are none, freeze."""
+        reread: dict[Site, bool] = {}
         for guilt in guilty:
             ids = _ids_of(self.tracer, space, guilt.group)
             components = set(self.partition.label[ids].tolist())
-            sites = [
-                site
-                for site, split in self.tracer.sites.items()
-                if components & set(self.partition.label[split[split >= 0]].tolist())
-            ]
-            if not sites:
-                self.bans.append((ids, guilt.reason))
+            sites = [site for site in self.tracer.sites if components & self._components(site)]
             for site in sites:
-                self.decisions[site] = self.tracer.decisions.get(site, 0) + 1
+                if site not in reread:
+                    reread[site] = self._read_otherwise(site)
+            if not any(reread[site] for site in sites):
+                self.bans.append((ids, guilt.reason))
+
+    def _trace_once(self) -> ChannelSpace:
+        self.tracer, ledger = _run(self.model, self.call, self.decisions)
+        _freeze_unused(self.tracer)
+        for ids, reason in self.bans:
+            self.tracer.graph.freeze(ids, reason)
+        self.partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
+        return build_space(self.tracer, self.partition, ledger, self.chooser)
+
+    def _read_otherwise(self, site: Site) -> bool:
+        """Take the next interpretation, or the first again for good; whether there was another."""
+        if site in self.settled:
+            return False
+        self.decisions[site] = (self.decisions.get(site, 0) + 1) % self.tracer.sites[site][1]
+        if self.decisions[site] == 0:
+            self.settled.add(site)
+        return self.decisions[site] > 0
+
+    def _components(self, site: Site) -> set[int]:
+        ids = self.tracer.sites[site][0]
+        return set(self.partition.label[ids[ids >= 0]].tolist())
+
+    def _is_frozen(self, site: Site) -> bool:
+        return site in self.tracer.sites and bool(self.partition.frozen[list(self._components(site))].all())
 
 
 def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
@@ -111,17 +136,21 @@ def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
         for axis in space.axes
         if (axis.tensor, axis.dim) in tracer.axes
     ]
-    return torch.cat([torch.from_numpy(ids) for ids in held]).numpy()
+    return np.concatenate(held)
 
 
-def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[Tracer, Ledger, int]:
+def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[Tracer, Ledger]:
     """Both passes on meta tensors, or on the CPU where the network needs values."""
     try:
         return _passes(model, call, decisions, lambda tensor: tensor.detach().to("meta"))
+    except RunError:
+        raise
     except Exception:  # whatever a network raises on tensors without values
         pass
     try:
         return _passes(model, call, decisions, lambda tensor: tensor.detach().to("cpu", copy=True))
+    except RunError:
+        raise
     except Exception as error:
         raise NetworkError(
             f"the network rejects an example input of shape {call.shapes}: {first_line(error)}"
@@ -130,7 +159,7 @@ def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[T
 
 def _passes(
     model: nn.Module, call: Call, decisions: Mapping[Site, int], move: Callable[[Tensor], Tensor]
-) -> tuple[Tracer, Ledger, int]:
+) -> tuple[Tracer, Ledger]:
     copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
     one = call.map(move).with_batch(1)
     with torch.random.fork_rng(devices=[]):
@@ -139,9 +168,11 @@ def _passes(
         try:
             copied.train()
             _run_to_outputs(tracer, one.with_batch(2), None)
+        except RunError:
+            raise
         except Exception:  # a network that trains on more than images; eval mode is what is deployed
             pass
-    return tracer, ledger, 1
+    return tracer, ledger
 
 
 def _run_to_outputs(tracer: Tracer, call: Call, ledger: Ledger | None) -> None:
@@ -152,10 +183,9 @@ def _run_to_outputs(tracer: Tracer, call: Call, ledger: Ledger | None) -> None:
 
 def _freeze_unused(tracer: Tracer) -> None:
     """Parameters that no pass reached stay whole, and so does the rest of their module."""
-    unused = {name for name, _ in tracer.axes if name not in tracer.touched}
-    halves = {module_of(name) for name in unused if name in tracer.parameters}
+    halves = {module_of(name) for name in tracer.unused()}
     for (name, _), ids in tracer.axes.items():
-        if name in unused:
+        if name not in tracer.touched:
             tracer.graph.freeze(ids, None)
         elif module_of(name) in halves:
             tracer.graph.freeze(ids, "belongs to a module of which a part never runs")

@@ -1,9 +1,8 @@
 """Runs a network and carries channel ids from operator to operator."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,81 +14,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaces.channels import ChannelGraph, Dims, Ids
 from spaces.clone import named_tensors
+from spaces.errors import RunError
 from spaces.inputs import Call
 from spaces.ledger import Ledger, Size, sizes
-
-Rule: TypeAlias = Callable[["Step"], Sequence[Dims]]
-"""Dims of an operator's outputs, in order; outputs that it leaves out are untracked."""
-
-Site: TypeAlias = tuple[str, int]
-"""A reshape: the module in which it runs, and which one it is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One executed operator, as its rule sees it."""
-
-    tracer: "Tracer"
-    func: torch._ops.OpOverload
-    values: Mapping[str, Any]
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
-
-    def __getitem__(self, argument: str) -> Any:
-        return self.values[argument]
-
-    def get(self, argument: str) -> Any:
-        """The argument's value; None where this overload has no such argument."""
-        return self.values.get(argument)
-
-    @property
-    def out(self) -> Tensor:
-        """The first output."""
-        return self.outputs[0]
-
-    @property
-    def where(self) -> str:
-        """For reasons: the operator and the module in which it runs."""
-        name = self.func.overloadpacket.__name__
-        return f"{name} in {self.tracer.path}" if self.tracer.path else name
-
-    def dims(self, tensor: Tensor) -> Dims:
-        """The ids along each of its dimensions."""
-        return self.tracer.dims(tensor)
-
-    def tie(self, left: Ids | None, right: Ids | None, why: str = "meets channels that are given") -> None:
-        """These go together, position by position; what meets untracked channels must stay."""
-        if left is None or right is None:
-            self.freeze(right if left is None else left, why)
-        else:
-            self.tracer.graph.tie(left, right, f"{why} ({self.where})")
-
-    def tie_rows(self, rows: Ids) -> Ids:
-        """Every row goes together as one; the first id of each row."""
-        return self.tracer.graph.tie_rows(rows, f"goes together with channels that are given ({self.where})")
-
-    def freeze(self, ids: Ids | None, why: str) -> None:
-        """These must stay."""
-        self.tracer.graph.freeze(ids, f"{why} ({self.where})")
-
-    def fix(self, ids: Ids | None) -> None:
-        """These stay by nature, as the width of a kernel: no news for anyone."""
-        self.tracer.graph.freeze(ids, None)
-
-    def produced(self, ids: Ids | None) -> None:
-        """These channels are made here: the first to make a channel names its group."""
-        if ids is not None:
-            self.tracer.produced.append(ids)
-
-    def flops(self, coefficient: int, factors: Sequence[Size]) -> None:
-        """This operator costs the product."""
-        if self.tracer.ledger is not None:
-            self.tracer.ledger.flops.append((coefficient, factors))
-
-    def states_size(self, ids: Ids | None) -> None:
-        """The running module states this number of channels in an attribute, and has no tensor of it."""
-        if ids is not None:
-            self.tracer.stated.setdefault(self.tracer.path, ids)
+from spaces.rules import rule_for
+from spaces.step import Rule, Site, Step, bind
 
 
 class Tracer(TorchDispatchMode):
@@ -103,7 +32,7 @@ class Tracer(TorchDispatchMode):
         stated: Ids whose number a module states, by its path.
         ledger: Where costs are written, in the pass that counts them.
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
-        sites: The ambiguous reshapes met, with the ids that they split.
+        sites: The ambiguous reshapes met, with the ids that they split and the number of interpretations.
         path: The module that runs.
     """
 
@@ -116,13 +45,12 @@ class Tracer(TorchDispatchMode):
         self.stated: dict[str, Ids] = {}
         self.ledger: Ledger | None = None
         self.decisions = dict(decisions or {})
-        self.sites: dict[Site, Ids] = {}
+        self.sites: dict[Site, tuple[Ids, int]] = {}
         self.path = ""
         self._reshapes: dict[str, int] = {}
         self._dims = WeakTensorKeyDictionary()
         self._model = model
         self._names: dict[int, str] = {}
-        self.parameters = {name for name, _ in model.named_parameters()}
         for name, tensor in named_tensors(model):
             self._names[id(tensor)] = name
             self._dims[tensor] = tuple(self._fresh(name, dim, n) for dim, n in enumerate(tensor.shape))
@@ -152,6 +80,10 @@ class Tracer(TorchDispatchMode):
             if isinstance(tensor, nn.Parameter):
                 yield sizes(tensor, self.dims(tensor))
 
+    def unused(self) -> list[str]:
+        """Parameters that no operator read."""
+        return [name for name, _ in self._model.named_parameters() if name not in self.touched]
+
     def next_site(self) -> Site:
         """The identity of the reshape that runs now."""
         number = self._reshapes.get(self.path, 0)
@@ -165,13 +97,11 @@ class Tracer(TorchDispatchMode):
     def execute(self, step: Step) -> Any:
         """Run the operator itself."""
         if step.func.overloadpacket is torch.ops.aten.native_batch_norm and step["input"].is_meta:
-            return _batch_norm_shapes(step["input"])
+            return _batch_norm_shapes(step["input"], step["training"])
         return step.func(*step.values["*"], **step.values["**"])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and its rule."""
-        from spaces.rules import rule_for
-
         kwargs = kwargs or {}
         rule = rule_for(func)
         if rule is None:
@@ -188,17 +118,21 @@ class Tracer(TorchDispatchMode):
         return result
 
     def _follow(self, step: Step, rule: Rule | None) -> None:
-        tracked = any(ids is not None for tensor in step.inputs for ids in self.dims(tensor))
         found: Sequence[Dims] = ()
-        if tracked and rule is not None:
-            found = rule(step)
-        elif tracked:
+        if step.inputs and rule is not None:
+            try:
+                found = rule(step)
+            except Exception as error:
+                raise RunError(f"the rule of operator {step.func} fails: {error}") from error
+        else:
             for tensor in step.inputs:
                 for ids in self.dims(tensor):
                     step.freeze(ids, "reaches an operator without a rule")
         for tensor, dims in zip(step.outputs, found, strict=False):
             if len(dims) != tensor.ndim:
-                raise RuntimeError(f"the rule of {step.func} gave {len(dims)} of {tensor.ndim} dimensions")
+                raise RunError(
+                    f"the rule of operator {step.func} gave {len(dims)} of {tensor.ndim} dimensions"
+                )
             self._dims[tensor] = dims
         if self.ledger is not None:
             self.ledger.step(step.inputs, [(tensor, self.dims(tensor)) for tensor in step.outputs])
@@ -225,9 +159,9 @@ class Tracer(TorchDispatchMode):
                 self.path = ""
 
 
-def _batch_norm_shapes(source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _batch_norm_shapes(source: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What the operator returns on meta tensors, where its decomposition takes most of a trace's time."""
-    statistics = source.new_empty(source.shape[1])
+    statistics = source.new_empty(source.shape[1] if training else 0)
     return torch.empty_like(source), statistics, torch.empty_like(statistics)
 
 
@@ -257,17 +191,6 @@ def attention_unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def bind(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The operator's arguments by their names in its schema, and as given under "*" and "**"."""
-    values: dict[str, Any] = {"*": args, "**": kwargs}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            values[argument.name] = args[i]
-        else:
-            values[argument.name] = kwargs.get(argument.name, argument.default_value)
-    return values
 
 
 def find_tensors(value: object) -> Iterator[Tensor]:

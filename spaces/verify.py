@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.clone import clone_with
+from spaces.errors import NetworkError
 from spaces.inputs import Call, Example
 from spaces.reference import Reference, randomised, silenced
 from spaces.space import ChannelSpace
@@ -112,11 +113,21 @@ class Prover:
         except Exception:  # code with a fixed dtype: compare in the network's own, less sharply
             self.dtype, self.tolerance = torch.float32, 1e-4
             self._prepare(model, call, generator)
+            self._refuse_errors(call)
         self.trains = self._trains(self.dense) is None
 
     def _prepare(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
         self.call = call.map(lambda tensor: _random_input(tensor, generator, self.dtype))
+
+    def _refuse_errors(self, call: Call) -> None:
+        try:
+            self._run(self.dense)
+        except Exception as error:
+            raise NetworkError(
+                f"the network rejects random input of shape {call.shapes}: {first_line(error)}; "
+                "trace it with verify=False"
+            ) from error
 
     def trials(self, genomes: int) -> list[np.ndarray]:
         """Masks of kept units: the minimal genome and random ones, with random units."""

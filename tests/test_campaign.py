@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from evaluators.analytic import AnalyticWorkload, Faults
-from evaluators.pools import SerialPool
+from evaluators.pools.serial import SerialPool
 from search.campaign import Budget, Campaign
-from search.controllers import make_controller
+from search.controllers.registry import make_controller
 from search.monitor import Monitor, Standing
 from search.schedule import SingleRung
 from search.start import common_first
-from search.store import CampaignEntry, Store
+from search.store.archive import Store
+from search.store.entries import CampaignEntry
 from spaces.errors import RunError, StoreError
 from spaces.messages import Outcome, Record, Trial
 from spaces.objectives import FLOPS
@@ -72,7 +73,9 @@ class Shuffled(SerialPool):
 
     def completed(self, timeout: float | None = None) -> list[Outcome]:
         self._random.shuffle(self._waiting)
-        return [outcome for _ in range(self._random.randrange(3)) for outcome in super(Shuffled, self).completed()]
+        return [
+            outcome for _ in range(self._random.randrange(3)) for outcome in super(Shuffled, self).completed()
+        ]
 
 
 class Stopping(SerialPool):
@@ -190,7 +193,7 @@ def test_one_failure_is_recorded_and_the_search_goes_on(store: Store, tmp_path: 
 def test_a_dense_network_that_fails_stops_the_campaign(store: Store, tmp_path: Path) -> None:
     workload = AnalyticWorkload(SPACE, faults=Faults(str(tmp_path), raises={0: 1}))
     campaign = new_campaign(store, workload=workload)
-    with pytest.raises(RunError, match="the dense network cannot be evaluated: .*on purpose"):
+    with pytest.raises(RunError, match=r"the dense network cannot be evaluated: .*on purpose"):
         campaign.run(SerialPool(workload), Monitor())
     assert store.campaign(campaign.id).status == "failed"
 
@@ -220,7 +223,7 @@ def test_progress_is_told(store: Store) -> None:
     seen: list[Standing] = []
 
     class Watching(Monitor):
-        def campaign(self, total: int):  # noqa: ANN202
+        def campaign(self, total: int):
             from contextlib import nullcontext
 
             return nullcontext(seen.append)
@@ -235,9 +238,9 @@ def test_progress_is_told(store: Store) -> None:
 DRIVER = """
 import sys
 from tests.test_campaign import AnalyticWorkload, SPACE, new_campaign
-from evaluators.pools import SerialPool
+from evaluators.pools.serial import SerialPool
 from search.monitor import Monitor
-from search.store import Store
+from search.store.archive import Store
 workload = AnalyticWorkload(SPACE, noise=0.1, sleep_s=0.02)
 with Store(sys.argv[1]) as store:
     new_campaign(store, workload=workload).run(SerialPool(workload), Monitor())
@@ -266,5 +269,3 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
-
-

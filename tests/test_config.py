@@ -66,7 +66,9 @@ def test_the_name_defaults_to_the_files(tmp_path: Path) -> None:
 
 
 def test_overrides_replace_settings() -> None:
-    table = override(MINIMAL, ["budget.trials=7", "search.controller=random", "network.arguments.width=[1, 2]"])
+    table = override(
+        MINIMAL, ["budget.trials=7", "search.controller=random", "network.arguments.width=[1, 2]"]
+    )
     config = parse_config(table)
     assert (config.budget.trials, config.search.controller) == (7, "random")
     assert config.network.arguments == {"width": [1, 2]}

@@ -50,7 +50,9 @@ def test_values_are_those_of_scikit_learn(metric: Metric, k: int) -> None:
         targets, scores = labels_and_scores(60, k, seed)
         shares = metric.shares(scores, targets)
         assert shares.shape == (60,)
-        assert metric.value(scores, targets) == pytest.approx(sklearn_value(metric, targets, scores), abs=1e-12)
+        assert metric.value(scores, targets) == pytest.approx(
+            sklearn_value(metric, targets, scores), abs=1e-12
+        )
         assert shares.mean() == pytest.approx(metric.value(scores, targets), abs=1e-12)
 
 
@@ -117,7 +119,7 @@ def test_the_spread_of_paired_differences_is_the_bootstraps(name: str, k: int) -
 def test_dice_per_case_and_class_by_hand() -> None:
     truth = np.array([[[0, 1], [1, 2]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=np.uint8)
     predicted = np.array([[[1, 1], [0, 2]], [[0, 0], [0, 0]], [[1, 0], [0, 0]]], dtype=np.uint8)
-    # Case 0, class 1: 2 x 1 / (2 + 2), class 2: whole. Case 1: empty in both: 1. Case 2: class 1 only predicted.
+    # Case 0: 2 x 1 / (2 + 2), and class 2 whole. Case 1: empty in both. Case 2: class 1 only predicted.
     expected = np.array([[0.5, 1.0], [1.0, 1.0], [0.0, 1.0]])
     scores = dice_scores(predicted, truth, 3)
     np.testing.assert_array_equal(scores, expected)

@@ -161,7 +161,11 @@ def test_dark_mode_turns_page_and_figures_and_prints_light(browser: object, repo
     assert visit.page.evaluate(paper) == "#141b22"
     note = f"addEventListener('beforeprint', () => (globalThis.printed = ({paper})()))"
     visit.page.evaluate(f"() => {note}")
+    width = "() => document.querySelector('[data-plot=front]')._fullLayout.width"
+    screen = visit.page.evaluate(width)
     visit.page.pdf()
+    visit.page.wait_for_timeout(300)
+    assert visit.page.evaluate(width) == screen
     assert visit.page.evaluate("() => globalThis.printed") == "#ffffff"
     assert visit.page.evaluate(paper) == "#141b22"
     visit.page.locator("[data-table] tbody button").nth(1).click()

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import pytest
 
 from reports.campaign import CampaignReport, without_paths
-from reports.figures import DARK, compare_figure, front_figure, history_figure, ratios_figure
+from reports.figures import compare_figure, front_figure, history_figure, ratios_figure
 from reports.page import answer, percent, render, write_report
 from reports.table import (
     Z95,
@@ -26,6 +26,7 @@ from reports.table import (
     ladder_hypervolume,
     trials_frame,
 )
+from reports.theme import DARK
 from spaces.errors import InputError
 from spaces.fronts import front_hypervolume
 from spaces.intervals import paired_difference

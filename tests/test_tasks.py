@@ -121,7 +121,12 @@ def test_segmentation_loss_is_cross_entropy_plus_monais_dice_loss() -> None:
     task = some_task("segmentation", 3)
     logits, targets = logits_and_targets(task)
     dice = DiceLoss(
-        include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, reduction="mean"
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        smooth_nr=1.0,
+        smooth_dr=1.0,
+        reduction="mean",
     )
     expected = F.cross_entropy(logits, targets.long()) + dice(logits, targets.unsqueeze(1))
     assert task.loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from evaluators.guard import describe_error
 from evaluators.pools.cluster import connect, ray
 from evaluators.protocols import Evaluator, EvaluatorSpec
 from spaces.errors import ConfigError, RunError
@@ -197,11 +198,11 @@ class RayPool:
         now = time.monotonic()
         wait_s = max(0.0, min(wait_s, *(worker.stops_at - now for worker in self._workers), 1e6))
         busy = {worker.reference: worker for worker in self._workers if worker.reference is not None}
-        ready, _ = ray.wait(list(busy), timeout=wait_s, fetch_local=False)
-        if ready:
+        if busy:
+            ray.wait(list(busy), timeout=wait_s, fetch_local=False)
             ready, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0, fetch_local=False)
-        for reference in ready:
-            self._take(busy[reference])
+            for reference in ready:
+                self._take(busy[reference])
         now = time.monotonic()
         for worker in list(self._workers):
             if now >= worker.stops_at:
@@ -260,8 +261,9 @@ class RayPool:
 
 def _reason(error: BaseException) -> str:
     """One line of what Ray says at length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+        return describe_error(error.cause)
+    return describe_error(error)
 
 
 def _size(spec: EvaluatorSpec) -> int:

@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const night = matchMedia("(prefers-color-scheme: dark)");
   const ROWS_AT_FIRST = 200;
+  const PAPER_WIDTH = 680; // pixels that fit on A4 and on letter
   const plots = [];
   let printing = false;
 
@@ -18,6 +19,7 @@
 
   // On a narrow screen the names of lines move from the right margin to the lines' empty left end.
   function fitted(layout, width) {
+    if (printing) return { ...layout, width: PAPER_WIDTH };
     if (width >= 620) return layout;
     layout.margin = { ...layout.margin, l: 52, r: 14 };
     for (const label of layout.annotations ?? [])
@@ -237,7 +239,10 @@
 
   function print(on) {
     printing = on;
-    if (night.matches) plots.forEach(draw);
+    for (const item of plots) {
+      draw(item);
+      if (!on) Plotly.Plots.resize(item.element); // gives the width back to the page
+    }
   }
 
   if (data.compare) plot(document.getElementById("compare"), data.compare);

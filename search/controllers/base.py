@@ -114,22 +114,25 @@ class SequentialController(ABC):
         return genome
 
     def _read_inbox(self) -> None:
+        """Take in what was told since the last ask, by number; every genome once, with its mean by then."""
+        news: dict[Genome, None] = {}
         for record in sorted(self._inbox, key=lambda record: record.trial.number):
             if record.trial.number not in self._told:
                 self._told.add(record.trial.number)
-                self._take_in(record)
+                self._note(record)
+                news[record.trial.genome] = None
         self._inbox.clear()
+        for genome in news:
+            measured = self._measured[genome]
+            self._learn(genome, np.mean(measured, axis=0) if measured else None)
 
-    def _take_in(self, record: Record) -> None:
+    def _note(self, record: Record) -> None:
         genome = record.trial.genome
         self._asked.add(genome)
-        losses = self._losses(record)
         measured = self._measured.setdefault(genome, [])
+        losses = self._losses(record)
         if record.complete and np.isfinite(losses).all():
             measured.append(losses)
-            self._learn(genome, np.mean(measured, axis=0))
-        elif not measured:
-            self._learn(genome, None)
 
     def _losses(self, record: Record) -> np.ndarray:
         """The objectives of a record, lower is better, costs as octaves: (m,)."""

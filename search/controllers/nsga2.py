@@ -9,6 +9,7 @@ from deap import base, tools
 
 from search.controllers.base import SequentialController, at_least
 from search.controllers.sampling import StratifiedSampler
+from spaces.fronts import non_dominated
 from spaces.messages import Genome
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
@@ -25,10 +26,10 @@ class _Individual(list[int]):
 
 
 class Nsga2Controller(SequentialController):
-    """Steady-state NSGA-II: every told genome competes for the population at once.
+    """Steady-state NSGA-II: the population is the best of all that was told.
 
     Two parents by binary tournament on rank and crowding, uniform crossover, then a lognormal step in about
-    one gene. Random genomes, evenly spread along the FLOPs axis, until a quarter of a population was told.
+    one gene. Random genomes, evenly spread along the FLOPs axis, until half a population was told.
 
     Args:
         space: Where genomes come from.
@@ -52,23 +53,47 @@ class Nsga2Controller(SequentialController):
         super().__init__(space, objectives, seed, first)
         self._size = at_least("population", population, 8)
         self._sampler = StratifiedSampler(space)
-        self._population: dict[Genome, _Individual] = {}
+        self._means: dict[Genome, np.ndarray] = {}
+        self._contenders: list[Genome] = []  # those that can still be in the population
+        self._population: list[_Individual] = []
 
     def _propose(self, rng: np.random.Generator) -> Genome | None:
-        if len(self._population) < max(4, self._size // 4):
+        if len(self._means) < self._size // 2:
             return self._fresh(self._sampler.draw(rng), rng)
+        if not self._population:
+            self._population = self._select()
         with _seeded_random(int(rng.integers(2**63))):
-            mother, father = tools.selTournamentDCD(list(self._population.values()), 4)[:2]
+            mother, father = tools.selTournamentDCD(self._population, 4)[:2]
             child, _ = tools.cxUniform(list(mother), list(father), indpb=0.5)
         return self._fresh(self.genes.mutate(tuple(child), rng), rng)
 
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
         if losses is None:
             return
-        self._population[genome] = _Individual(genome, losses)
-        everyone = list(self._population.values())
-        chosen = tools.selNSGA2(everyone, min(self._size, len(everyone)))  # also writes crowding distances
-        self._population = {tuple(individual): individual for individual in chosen}
+        if genome in self._means:  # a mean that changes may bring back what it had pushed out
+            self._contenders = list(self._means)
+        else:
+            self._contenders.append(genome)
+        self._means[genome] = losses
+        self._population = []
+
+    def _select(self) -> list[_Individual]:
+        """The best of the contenders by rank, then by crowding, which is written into them.
+
+        Only whole ranks that reach into the population stay contenders, so that the cost of an ask does not
+        grow with the number of trials.
+        """
+        genomes = self._contenders
+        losses = np.array([self._means[genome] for genome in genomes])
+        chosen: list[int] = []
+        rest = np.arange(len(genomes))
+        while len(rest) and len(chosen) < self._size:  # DEAP would sort all ranks, in quadratic time
+            front = non_dominated(losses[rest])
+            chosen += rest[front].tolist()
+            rest = rest[~front]
+        self._contenders = [genomes[i] for i in chosen]
+        individuals = [_Individual(genomes[i], losses[i]) for i in chosen]
+        return tools.selNSGA2(individuals, min(self._size, len(individuals)), nd="log")
 
 
 @contextmanager

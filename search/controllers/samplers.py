@@ -120,7 +120,13 @@ class OptunaController(SequentialController):
         choices = [group.choices.index(kept) for group, kept in zip(self.space.groups, genome, strict=True)]
         with _quiet():
             self._study.enqueue_trial(dict(zip(self._distributions, choices, strict=True)))
-            self._number[genome] = self._study.ask(self._distributions).number
+            number = self._study.ask(self._distributions).number
+            if isinstance(self._sampler, optuna.samplers.BaseGASampler):
+                # Optuna skips this where every parameter is given; without a generation, no parenthood.
+                self._sampler.get_trial_generation(
+                    self._study, self._study.get_trials(deepcopy=False)[number]
+                )
+        self._number[genome] = number
 
     def _genome(self, params: Mapping[str, Any]) -> Genome:
         return tuple(group.choices[params[group.name]] for group in self.space.groups)

@@ -131,7 +131,7 @@ class Store:
         columns = [column for column in trials.c if per_case or column.name != "per_case"]
         query = select(*columns).where(trials.c.campaign_id == campaign_id).order_by(trials.c.number)
         with self._reading() as connection:
-            return [decode_record(dict(row)) for row in connection.execute(query).mappings()]
+            return [self._decoded(row) for row in connection.execute(query).mappings()]
 
     def find(self, fingerprint: str, genome: Genome, rung: str, replicate: int) -> Outcome | None:
         """What any campaign found for this evaluation: the evaluation cache.
@@ -148,7 +148,7 @@ class Store:
         )
         with self._reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else decode_record(dict(row)).outcome
+        return None if row is None else self._decoded(row).outcome
 
     def open_test(self, campaign_id: str, points: Iterable[int]) -> int:
         """Note that a campaign looks at its test split, before it does.
@@ -218,13 +218,20 @@ class Store:
         number = record.trial.number
         query = select(trials).where(trials.c.campaign_id == campaign_id, trials.c.number == number)
         with self._reading() as connection:
-            stored = decode_record(dict(connection.execute(query).mappings().one()))
+            stored = self._decoded(connection.execute(query).mappings().one())
         if not stored.agrees_with(record):
             what = "another trial" if stored.trial != record.trial else "another outcome of the same trial"
             raise StoreError(
                 f"store {self.url}: campaign {campaign_id} already has {what} under number {number}; "
                 "is it running twice, or has its code or data changed?"
             )
+
+    def _decoded(self, row: RowMapping) -> Record:
+        try:
+            return decode_record(dict(row))
+        except ValueError as error:
+            where = f"record {row['number']} of campaign {row['campaign_id']}"
+            raise StoreError(f"store {self.url}: {where} cannot be read: {error}") from None
 
     def _no_such(self, wanted: str, known: Iterable[str], fits: list[str]) -> StoreError:
         if fits:

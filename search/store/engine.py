@@ -40,12 +40,7 @@ def open_engine(url: str, *, create: bool, timeout_s: float) -> Engine:
     place = parse_url(url)
     if place.get_backend_name() == "sqlite":
         _check_file(place, create)
-    try:
-        engine = _connectable(place, timeout_s)
-    except ImportError as error:
-        raise StoreError(
-            f"store {shown(place)}: the driver {error.name!r} is not installed; pip install 'psycopg[binary]'"
-        ) from None
+    engine = _connectable(place, timeout_s)
     with translated(place, "cannot open it"):
         try:
             _prepare_schema(engine, place, create)
@@ -56,17 +51,26 @@ def open_engine(url: str, *, create: bool, timeout_s: float) -> Engine:
 
 
 def check_store(url: str) -> None:
-    """Make sure that a store could be opened, before long work starts; nothing is written.
+    """Refuse a URL that `Store(url)` would refuse, before long work starts. Leaves nothing behind.
 
     Raises:
-        StoreError: It could not.
+        StoreError: As `Store` would.
     """
     place = parse_url(url)
     if place.get_backend_name() == "sqlite":
         _check_file(place, create=True)
-        if _in_memory(place) or not Path(str(place.database)).exists():
+        if _in_memory(place):
             return
-    open_engine(url, create=True, timeout_s=10.0).dispose()
+        file = Path(str(place.database))
+        if not file.exists():
+            _check_can_be_made(file, place)
+            return
+    engine = _connectable(place, timeout_s=30.0)
+    try:
+        with translated(place, "cannot open it"), engine.connect() as connection:
+            _has_tables(connection, place)
+    finally:
+        engine.dispose()
 
 
 def parse_url(url: str) -> URL:
@@ -131,19 +135,32 @@ def _check_file(place: URL, create: bool) -> None:
         raise StoreError(f"store {shown(place)}: there is no folder {str(file.parent)!r}; make it first")
     if file.is_dir():
         raise StoreError(f"store {shown(place)}: {str(file)!r} is a folder; name a file in it")
-    if not file.exists():
-        if not create:
-            raise StoreError(f"there is no store {shown(place)}; `run` makes one, --store names another")
-        if not os.access(file.parent, os.W_OK):
-            raise StoreError(
-                f"store {shown(place)}: the folder {str(file.parent)!r} cannot be written by you"
-            )
+    if not file.exists() and not create:
+        raise StoreError(f"there is no store {shown(place)}; `run` makes one, --store names another")
+
+
+def _check_can_be_made(file: Path, place: URL) -> None:
+    """Try it: what permissions say and what a file system does are two things."""
+    try:
+        file.touch(exist_ok=False)
+    except OSError as error:
+        folder = str(file.parent)
+        raise StoreError(
+            f"store {shown(place)}: no file can be made in {folder!r}: {error.strerror}"
+        ) from None
+    file.unlink()
 
 
 def _connectable(place: URL, timeout_s: float) -> Engine:
     """An engine that has not connected yet."""
     if place.get_backend_name() != "sqlite":
-        return create_engine(place, pool_pre_ping=True)
+        try:
+            return create_engine(place, pool_pre_ping=True)
+        except ImportError as error:
+            raise StoreError(
+                f"store {shown(place)}: the driver {error.name!r} is not installed; "
+                "pip install 'psycopg[binary]'"
+            ) from None
     options: dict[str, Any] = {"connect_args": {"timeout": timeout_s}}
     if _in_memory(place):
         options |= {"poolclass": StaticPool}
@@ -163,20 +180,27 @@ def _prepare_schema(engine: Engine, place: URL, create: bool) -> None:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite" and create:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes may open a new file at once
-        present = set(inspect(connection).get_table_names())
-        if schema.schema_version.name in present:
-            _check_version(connection, place)
-        elif clash := sorted(present & set(schema.metadata.tables)):
-            raise StoreError(
-                f"store {shown(place)}: its table {clash[0]!r} belongs to another program; "
-                "choose another database"
-            )
-        elif not create:
+        if _has_tables(connection, place):
+            return
+        if not create:
             raise StoreError(f"store {shown(place)}: there are no campaigns in it; `run` adds the first")
-        else:
-            schema.metadata.create_all(connection)
-            connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
-            connection.commit()
+        schema.metadata.create_all(connection)
+        connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
+        connection.commit()
+
+
+def _has_tables(connection: Connection, place: URL) -> bool:
+    """Whether it is a store of this version already; StoreError if it can never be one."""
+    present = set(inspect(connection).get_table_names())
+    if schema.schema_version.name in present:
+        _check_version(connection, place)
+        return True
+    if clash := sorted(present & set(schema.metadata.tables)):
+        raise StoreError(
+            f"store {shown(place)}: its table {clash[0]!r} belongs to another program; "
+            "choose another database"
+        )
+    return False
 
 
 def _check_version(connection: Connection, place: URL) -> None:

@@ -7,7 +7,7 @@ dimensions. An operator without a rule freezes whatever it touches.
 import torch
 
 from spaces.rules import attention, elementwise, indexing, joining, matmul, norms, reductions, shapes, spatial
-from spaces.tracer import Rule
+from spaces.step import Rule
 
 TABLE: dict[str, Rule] = {
     **attention.RULES,

@@ -2,7 +2,7 @@
 
 from spaces.channels import Dims
 from spaces.ledger import sizes
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def attention(step: Step) -> list[Dims]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from spaces.channels import Dims, Ids
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def broadcast(step: Step, operands: Iterable[Tensor], shape: Sequence[int]) -> Dims:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from spaces.channels import Dims
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def slice_(step: Step) -> list[Dims]:

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from spaces.channels import Dims, Ids
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def cat(step: Step) -> list[Dims]:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from spaces.channels import Dims, Ids
 from spaces.ledger import Size, sizes
-from spaces.rules.elementwise import broadcast
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def convolution(step: Step) -> list[Dims]:
@@ -53,10 +52,11 @@ def product(step: Step, left: Tensor, right: Tensor) -> Dims:
     """`left @ right` of matrices or equal batches of them."""
     a, b = step.dims(left), step.dims(right)
     step.tie(a[-1], b[-2], "is multiplied with channels that are given")
-    batch = broadcast(step, [left, right], left.shape)[0] if left.ndim == 3 else None
+    for one, other in zip(a[:-2], b[:-2], strict=True):
+        step.tie(one, other)
     step.produced(a[-2])
     step.produced(b[-1])
-    dims = (a[-2], b[-1]) if left.ndim == 2 else (batch, a[-2], b[-1])
+    dims = (*a[:-1], b[-1])
     step.flops(2, [*sizes(step.out, dims), _size(left, a, -1)])
     return dims
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from spaces.channels import Dims, Ids
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def batch_norm(step: Step) -> list[Dims]:

@@ -1,7 +1,7 @@
 """Operators that mix all positions of a dimension: harmless along others, so only that dimension stays."""
 
 from spaces.channels import Dims
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def _axes(step: Step, ndim: int) -> list[int]:

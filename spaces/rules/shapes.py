@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from spaces.channels import Dims, Ids
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Site, Step
 
 
 def permute(step: Step) -> list[Dims]:
@@ -113,7 +113,7 @@ def _merge(step: Step, dims: Sequence[Ids | None], shape: Sequence[int]) -> Ids 
     return np.broadcast_to(ids.reshape(along), shape).ravel()
 
 
-def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: tuple[str, int]) -> list[Ids | None]:
+def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> list[Ids | None]:
     """Ids along one dimension unfolded into several: one of them carries the channels.
 
     Where rows repeat, or values are constant within rows, it is clear which one. Otherwise the
@@ -130,12 +130,8 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: tuple[str, i
         if (rows == rows[:, :1]).all():
             found[axis] = np.moveaxis(grid, axis, 0).reshape(shape[axis], -1)[:, 0]
             return found
-    step.tracer.sites[site] = ids
-    decision = step.tracer.decisions.get(site, 0)
-    if decision >= len(likely):
-        step.freeze(ids, "is split into dimensions in a way that could not be followed")
-        return found
-    axis = likely[decision]
+    step.tracer.sites[site] = (ids, len(likely))
+    axis = likely[step.tracer.decisions.get(site, 0)]
     found[axis] = step.tie_rows(np.moveaxis(grid, axis, 0).reshape(shape[axis], -1))
     return found
 

@@ -1,11 +1,12 @@
 """Pooling, padding, resampling: they work on the last dimensions and leave the channels alone."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from spaces.channels import Dims, Ids
-from spaces.tracer import Rule, Step
+from spaces.step import Rule, Step
 
 
 def over_last(count: int) -> Rule:
@@ -18,6 +19,20 @@ def over_last(count: int) -> Rule:
         for ids in dims[leading:]:
             step.freeze(ids, "is resampled or pooled over")
         return [(*dims[:leading], *(None for _ in range(out.ndim - leading))) for out in step.outputs]
+
+    return rule
+
+
+def unpool(count: int) -> Rule:
+    """The rule of an operator that puts values back where pooling found them."""
+
+    def rule(step: Step) -> Sequence[Dims]:
+        leading = step["self"].ndim - count
+        for own, other in zip(
+            step.dims(step["self"])[:leading], step.dims(step["indices"])[:leading], strict=True
+        ):
+            step.tie(own, other)
+        return over_last(count)(step)
 
     return rule
 
@@ -80,22 +95,26 @@ def _repeated(ids: Ids | None, times: int) -> Ids | None:
     return None if ids is None else np.repeat(ids, times)
 
 
-_ONE, _TWO, _THREE = over_last(1), over_last(2), over_last(3)
+_POOLS = ("avg_pool{}d", "max_pool{}d_with_indices", "fractional_max_pool{}d")
+_ADAPTIVE_POOLS = ("_adaptive_avg_pool{}d", "adaptive_avg_pool{}d", "adaptive_max_pool{}d")
+_PADS = ("reflection_pad{}d", "replication_pad{}d")
+_RESAMPLING = {
+    1: ("upsample_linear1d",),
+    2: ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+    3: ("upsample_trilinear3d",),
+}
+_NEAREST = ("upsample_nearest{}d", "_upsample_nearest_exact{}d")
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(["avg_pool1d", "_adaptive_avg_pool1d", "adaptive_avg_pool1d"], _ONE),
-    **dict.fromkeys(["reflection_pad1d", "replication_pad1d", "upsample_nearest1d"], _ONE),
-    **dict.fromkeys(["upsample_linear1d", "_upsample_nearest_exact1d"], _ONE),
-    **dict.fromkeys(["max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d"], _TWO),
-    **dict.fromkeys(["adaptive_avg_pool2d", "adaptive_max_pool2d", "fractional_max_pool2d"], _TWO),
-    **dict.fromkeys(["reflection_pad2d", "replication_pad2d", "upsample_nearest2d"], _TWO),
-    **dict.fromkeys(["upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"], _TWO),
-    **dict.fromkeys(["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"], _TWO),
-    **dict.fromkeys(["max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d"], _THREE),
-    **dict.fromkeys(["adaptive_avg_pool3d", "adaptive_max_pool3d", "fractional_max_pool3d"], _THREE),
-    **dict.fromkeys(["reflection_pad3d", "replication_pad3d", "upsample_nearest3d"], _THREE),
-    **dict.fromkeys(["upsample_trilinear3d", "_upsample_nearest_exact3d"], _THREE),
-    **dict.fromkeys(["grid_sampler_2d", "grid_sampler_3d"], grid_sample),
+    **{
+        name.format(count): over_last(count)
+        for count, resampling in _RESAMPLING.items()
+        for name in (*_POOLS, *_ADAPTIVE_POOLS, *_PADS, *_NEAREST, *resampling)
+    },
+    "max_unpool2d": unpool(2),
+    "max_unpool3d": unpool(3),
+    "grid_sampler_2d": grid_sample,
+    "grid_sampler_3d": grid_sample,
     "constant_pad_nd": constant_pad,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,

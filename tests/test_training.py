@@ -1,0 +1,307 @@
+"""Training: what the seed decides and nothing else does, batches, normalisation, measuring, the cache."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from evaluators.augment import BatchStream
+from evaluators.data.splits import Kind, Splits, Subset
+from evaluators.dense import as_arrays, dense_weights, train_dense
+from evaluators.settings import NetworkSettings, ProxySettings, RecipeSettings, TaskSettings
+from evaluators.tasks import make_task
+from evaluators.training import (
+    Normalisation,
+    Tensors,
+    batches,
+    check_network,
+    measure,
+    n_steps,
+    resolve_device,
+    tune,
+)
+from spaces.errors import ConfigError, DataError, NetworkError, RunError
+
+CPU = torch.device("cpu")
+
+
+def no_test() -> Subset:
+    raise DataError("no test images")
+
+
+def some_splits(kind: Kind = "classification", n: int = 48, size: int = 8) -> Splits:
+    """Class 1 is brighter; masks are the bright half."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    images = rng.normal(100, 30, (n, 1, size, size))
+    masks = np.zeros((n, size, size), dtype=np.uint8)
+    for image, mask, label in zip(images, masks, labels, strict=True):
+        half = slice(0, size // 2) if label else slice(size // 2, size)
+        image[:, half] += 60
+        mask[half] = 1
+        image += 40 * label
+    images = images.clip(0, 255).astype(np.uint8)
+    subset = Subset(images, labels if kind == "classification" else masks)
+    val = subset.take(range(0, n, 2 if kind == "segmentation" else 1))
+    return Splits("made up", subset, val, no_test, 0, ("a", "b"), kind)
+
+
+def some_network(kind: Kind = "classification", dropout: float = 0.0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        body = [nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(dropout)]
+        if kind == "segmentation":
+            return nn.Sequential(*body, nn.Conv2d(6, 2, 1))
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+
+
+def tensors(splits: Splits) -> Tensors:
+    return Normalisation.of(splits.train).apply(splits.train)
+
+
+def weights_after(
+    splits: Splits, network: nn.Module, seed: int = 0, epochs: float = 1
+) -> dict[str, np.ndarray]:
+    task = make_task(TaskSettings(kind=splits.kind), splits)
+    tune(network, tensors(splits), task, ProxySettings(epochs=epochs, batch_size=8), seed=seed)
+    return as_arrays(network)
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_training_learns(kind: Kind) -> None:
+    splits = some_splits(kind)
+    task = make_task(TaskSettings(kind=kind), splits)
+    recipe = RecipeSettings(epochs=12, batch_size=8, augment=kind == "segmentation")
+    seen: list[tuple[int, int]] = []
+    trained = train_dense(
+        some_network(kind), splits, task, recipe, seed=0, device="cpu", progress=lambda *at: seen.append(at)
+    )
+    val = Normalisation.of(splits.train).apply(splits.val)
+    before, _ = measure(some_network(kind), val, task)
+    after, per_case = measure(trained, val, task)
+    assert after["loss"] < before["loss"]
+    assert after[task.metric.name] > 0.8
+    assert len(per_case["loss"]) == len(splits.val)
+    assert seen == [(step + 1, 72) for step in range(72)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_seed_decides_and_nothing_else(dropout: float) -> None:
+    splits = some_splits()
+    first = weights_after(splits, some_network(dropout=dropout))
+    torch.manual_seed(123)
+    torch.rand(7)
+    state = torch.get_rng_state()
+    assert same(weights_after(splits, some_network(dropout=dropout)), first)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left as it was"
+    assert not same(weights_after(splits, some_network(dropout=dropout), seed=1), first)
+
+
+def test_batches_and_augmentation_are_the_same_for_every_network() -> None:
+    splits, seen = some_splits(), {}
+
+    class Spy(nn.Module):
+        def __init__(self, inner: nn.Module, name: str) -> None:
+            super().__init__()
+            self.inner, self.name = inner, name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.setdefault(self.name, []).append(x.clone())
+            return self.inner(x)
+
+    weights_after(splits, Spy(some_network(dropout=0.3), "with dropout"))
+    weights_after(splits, Spy(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), "linear"))
+    assert len(seen["linear"]) == 6
+    assert all(torch.equal(*pair) for pair in zip(*seen.values(), strict=True))
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 16), seed=st.integers(0, 2**63 - 1))
+def test_every_image_comes_equally_often_in_batches_of_equal_size(n: int, size: int, seed: int) -> None:
+    images = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
+    stream = BatchStream(images, torch.arange(n), size, None, seed)
+    assert stream.batch_size == (1 if size == 1 else max(2, min(size, n)))
+    counts, taken = np.zeros(n, dtype=int), 0
+    for batch, targets in stream:
+        assert batch.shape == (stream.batch_size, 1, 1, 1)
+        assert torch.equal(batch.flatten().long(), targets)
+        counts += np.bincount(targets, minlength=n)
+        taken += len(targets)
+        if taken >= 3 * n:
+            break
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("spatial", [(28, 28), (16, 20, 12)])
+def test_masks_move_with_their_images(spatial: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(3, (10, *spatial), generator=generator, dtype=torch.uint8)
+    images = torch.stack([masks, 10 * masks], dim=1).float()
+    axes = tuple(range(-len(spatial), 0))
+    moved, moved_masks = next(iter(BatchStream(images, masks, 10, axes, seed=1)))
+    assert torch.equal(moved[:, 0], moved_masks.float())
+    assert torch.equal(moved[:, 1], 10 * moved_masks.float())
+    assert not any(torch.equal(a, b) for a in moved_masks for b in masks), "something has moved"
+
+
+def test_augmentation_mirrors_and_shifts_along_the_right_axes() -> None:
+    """A ramp along the columns: rising or falling (mirrored), moved by at most two of 28, edges repeated."""
+    ramp = torch.arange(28.0).expand(1, 1, 28, 28)
+    stream = BatchStream(ramp, torch.zeros(1, dtype=torch.long), 2, (-1,), seed=0)
+    signs, shifts = set(), set()
+    for _, (images, _) in zip(range(50), stream, strict=False):
+        for image in images[:, 0]:
+            assert torch.equal(image, image[:1].expand(28, 28)), "rows have not been mixed"
+            signs.add(int(torch.sign(image[0, 14] - image[0, 13])))
+            rising = image[0] if image[0, 14] > image[0, 13] else image[0].flip(0)
+            shifts.add(int(rising[14] - 14))
+    assert signs == {-1, 1}
+    assert shifts == {-2, -1, 0, 1, 2}
+
+
+def test_normalised_training_images_have_mean_zero_and_deviation_one_per_channel() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (600, 3, 5, 4)).astype(np.uint8)
+    images[:, 2] = 7
+    images.setflags(write=False)
+    subset = Subset(images, np.zeros(600, dtype=np.int64))
+    data = Normalisation.of(subset).apply(subset)
+    assert data.images.dtype == torch.float32
+    mean, std = data.images.mean((0, 2, 3)), data.images.std((0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(std, torch.tensor([1.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+    data.images.add_(1)  # its own memory: the array stays
+    assert images[0, 2, 0, 0] == 7
+
+
+def test_steps_are_passes_over_the_images() -> None:
+    assert n_steps(ProxySettings(epochs=2, batch_size=32), 546) == 34
+    assert n_steps(ProxySettings(epochs=0.25, batch_size=32), 546) == 4
+    assert n_steps(ProxySettings(epochs=0.1, batch_size=32), 10) == 1
+    assert n_steps(ProxySettings(epochs=20, batch_size=32), 10) == 20, "a batch is all there is"
+    assert n_steps(ProxySettings(epochs=0), 546) == 0
+
+
+def test_no_epochs_leave_the_network_as_it_was() -> None:
+    network = some_network()
+    before = as_arrays(network)
+    assert same(weights_after(some_splits(), network, epochs=0), before)
+
+
+def test_one_training_image_is_enough_for_batch_norms() -> None:
+    splits = some_splits()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    task = make_task(TaskSettings(), splits)
+    data = Normalisation.of(splits.train).apply(splits.train.take([3]))
+    tune(network, data, task, ProxySettings(epochs=2), seed=0)
+    assert all(np.isfinite(array).all() for array in as_arrays(network).values())
+
+
+def test_frozen_parameters_stay() -> None:
+    network = some_network()
+    next(network.parameters()).requires_grad_(False)
+    before = as_arrays(network)["0.weight"]
+    after = weights_after(some_splits(), network)
+    assert np.array_equal(before, after["0.weight"])
+    assert not np.array_equal(before, after["6.weight"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    splits = some_splits()
+    task = make_task(TaskSettings(), splits)
+    settings = ProxySettings(epochs=20, batch_size=8, learning_rate=1e30)
+    with pytest.raises(RunError, match=r"not finite by step 20 of 120 at learning rate 1e\+30; lower it"):
+        tune(some_network(), tensors(splits), task, settings, seed=0)
+
+
+def test_measuring_uses_eval_mode_and_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = some_splits()
+    task, data, network = (
+        make_task(TaskSettings(), splits),
+        tensors(splits),
+        some_network(dropout=0.5).train(),
+    )
+    before = as_arrays(network)
+    values, per_case = measure(network, data, task)
+    assert same(as_arrays(network), before), "no batch statistics were updated"
+    monkeypatch.setattr("evaluators.training.MEASURE_BATCH", 7)
+    again, per_case_again = measure(network, data, task)
+    assert again == pytest.approx(values, rel=1e-5)
+    np.testing.assert_allclose(per_case_again["score"], per_case["score"], rtol=1e-5)
+
+
+def test_batches_for_a_ranking_are_a_seeded_few() -> None:
+    splits = some_splits()
+    task, settings = make_task(TaskSettings(), splits), ProxySettings(batch_size=16)
+    first = list(batches(tensors(splits), task, settings, 3, seed=5))
+    again = list(batches(tensors(splits), task, settings, 3, seed=5))
+    assert [images.shape for images, _ in first] == [(16, 1, 8, 8)] * 3
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+
+
+def test_a_network_that_does_not_take_the_images_is_refused() -> None:
+    splits = some_splits()
+    task, data = make_task(TaskSettings(), splits), tensors(splits)
+    with pytest.raises(NetworkError, match=r"does not take images of shape \(1, 8, 8\): .*"):
+        check_network(nn.Conv2d(3, 4, 3), data, task)
+    with pytest.raises(NetworkError, match="2 classes"):
+        check_network(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, task)
+
+
+def test_devices_are_resolved_by_name() -> None:
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match=r"CUDA GPUs here; set proxy\.device = 'cpu'"):
+        resolve_device("cuda:63")
+
+
+def cached(tmp_path: Path, splits: Splits, network: nn.Module, **changes: object) -> tuple[dict, bool]:
+    """The dense weights, and whether they were trained for it."""
+    calls: list[int] = []
+    options = {"seed": 0, "recipe": RecipeSettings(epochs=1, batch_size=8)} | changes
+    task = make_task(TaskSettings(kind=splits.kind), splits)
+    weights = dense_weights(
+        NetworkSettings(factory="tests.test_training:some_network"),
+        network,
+        splits,
+        task,
+        cache_dir=tmp_path / "cache",
+        device="cpu",
+        progress=lambda done, total: calls.append(done),
+        **options,  # type: ignore[arg-type]  # a test's shorthand
+    )
+    return weights, bool(calls)
+
+
+def test_dense_weights_are_trained_once_for_the_same_content(tmp_path: Path) -> None:
+    splits, network = some_splits(), some_network()
+    before = as_arrays(network)
+    weights, trained = cached(tmp_path, splits, network)
+    assert trained
+    assert same(as_arrays(network), before), "the given network is not changed"
+    again, trained = cached(tmp_path, splits, some_network())
+    assert not trained
+    assert same(again, weights)
+    network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    for changes in ({"seed": 1}, {"recipe": RecipeSettings(epochs=2, batch_size=8)}):
+        assert cached(tmp_path, splits, some_network(), **changes)[1], changes
+    assert cached(tmp_path, some_splits(n=40), some_network())[1], "other images"
+    assert cached(tmp_path, splits, network)[1], "other initial weights"
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_torn_cache_file_is_replaced(tmp_path: Path) -> None:
+    weights, _ = cached(tmp_path, some_splits(), some_network())
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    again, trained = cached(tmp_path, some_splits(), some_network())
+    assert trained
+    assert same(again, weights)
+    assert not cached(tmp_path, some_splits(), some_network())[1]
