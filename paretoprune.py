@@ -23,8 +23,8 @@ __getattr__, __all__ = lazy(
         "prune": "spaces.surgery",
         "rank_channels": "spaces.ranking",
         "resume": "search.launch",
-        "trace": "spaces.trace",
-        "verify": "spaces.verify",
+        "trace": "spaces.tracing",
+        "verify": "spaces.verification",
         "write_report": "reports.page",
     },
 )

@@ -238,11 +238,13 @@ def front(
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")
     ] = "table",
+    plausible: Annotated[bool, typer.Option("--all", help="The whole plausible front.")] = False,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Print the plausible front of a campaign: networks that no cheaper one is shown to beat.
+    """Print a campaign's front: the best measured networks, or with --all every one that may be on it.
 
-    JSON and CSV hold every measured network.
+    The plausible front holds the networks that no cheaper one is shown to beat, with 95 % confidence. JSON
+    and CSV hold every measured network.
     """
     from search import display
     from search.store.archive import Store
@@ -251,7 +253,7 @@ def front(
     with Store(store, create=False) as archive:
         report = campaign_summary(archive, campaign)
     if format == "table":
-        display.print_front(report)
+        display.print_front(report, plausible=plausible)
     elif format == "json":
         display.print_json(front_points(report))
     else:

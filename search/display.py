@@ -64,11 +64,12 @@ def print_campaign(row: CampaignRow) -> None:
     _print(grid)
 
 
-def print_front(report: "CampaignReport") -> None:
-    """The plausible front, cheapest first, with paired intervals."""
+def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
+    """The observed front and dense, cheapest first, with paired intervals; or the whole plausible front."""
     from reports.table import front_table
 
-    frame = front_table(report.trials)
+    everything = front_table(report.trials)
+    frame = everything if plausible else everything[everything["front"] | everything["kind"].eq("dense")]
     title = (
         f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
     )
@@ -90,10 +91,9 @@ def print_front(report: "CampaignReport") -> None:
             style="" if row["front"] else "dim",
         )
     _print(table)
-    print(
-        "bright: on the observed front; dim: not refuted at 95 %. "
-        f"Hypervolume {report.hypervolume:.3f}, ladder alone {report.ladder_hypervolume:.3f}."
-    )
+    print(f"\nhypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
+    if hidden := len(everything) - len(frame):
+        print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
 
 
 def print_groups(groups: Sequence[Mapping[str, Any]], frozen: Sequence[Mapping[str, str]]) -> None:

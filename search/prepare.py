@@ -23,7 +23,7 @@ from spaces.errors import ConfigError, DataError, did_you_mean
 from spaces.objectives import FLOPS, Objective
 from spaces.ranking import CRITERIA, rank_channels
 from spaces.space import ChannelSpace
-from spaces.trace import trace
+from spaces.tracing import trace
 
 RANKING_IMAGES = 256  # for criteria that look at data
 
@@ -145,7 +145,8 @@ def _refuse_chance(margin: Margin, task: Task) -> None:
     if margin.at_chance:
         found = f"{task.metric.name} on val is {margin.value:.3f} ± {margin.se:.3f}"
         raise DataError(
-            f"the dense network's {found}, less than four standard errors above chance ({margin.chance:.3f}): "
+            f"the dense network's {found}, less than four standard errors above chance "
+            f"({margin.chance:.3f}): "
             "there is nothing to keep by pruning; train it longer (recipe.epochs), check network.weights and "
             "what images they expect, or add val cases"
         )

@@ -1,8 +1,4 @@
-"""What can be pruned in a network, what it costs, and the messages, objectives and fronts of a search.
-
-`trace` and `verify` are imported from their modules (`from spaces.trace import trace`): as attributes of the
-package they would be hidden by the modules of the same names.
-"""
+"""What can be pruned in a network, what it costs, and the messages, objectives and fronts of a search."""
 
 from spaces.lazy import lazy
 
@@ -29,7 +25,7 @@ __getattr__, __all__ = lazy(
         "RunError": "spaces.errors",
         "StoreError": "spaces.errors",
         "Trial": "spaces.messages",
-        "Verification": "spaces.verify",
+        "Verification": "spaces.verification",
         "front_hypervolume": "spaces.fronts",
         "hypervolume": "spaces.fronts",
         "hypervolume_history": "spaces.fronts",
@@ -41,5 +37,7 @@ __getattr__, __all__ = lazy(
         "prune": "spaces.surgery",
         "rank_channels": "spaces.ranking",
         "replicate_sd": "spaces.intervals",
+        "trace": "spaces.tracing",
+        "verify": "spaces.verification",
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spaces.errors import InputError, NetworkError
 from spaces.ranking import CRITERIA, rank_channels
 from spaces.space import ChannelSpace
-from spaces.trace import trace
+from spaces.tracing import trace
 from tests.nets import CASES, chain
 from tests.pruning_checks import assert_untouched, snapshot
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from spaces.errors import InputError, NetworkError
 from spaces.ranking import rank_channels
 from spaces.surgery import cut, prune
-from spaces.trace import trace
-from spaces.verify import verify
+from spaces.tracing import trace
+from spaces.verification import verify
 from tests.nets import BLOCKS, CASES, Net, chain, conv
 from tests.pruning_checks import (
     assert_exact_costs,

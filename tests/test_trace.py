@@ -13,8 +13,8 @@ from spaces.errors import InputError, NetworkError
 from spaces.ranking import rank_channels
 from spaces.rules import TABLE
 from spaces.surgery import prune
-from spaces.trace import trace
-from spaces.verify import verify
+from spaces.tracing import trace
+from spaces.verification import verify
 from tests.nets import CASES, Net, chain, conv
 from tests.pruning_checks import assert_exact_costs, assert_untouched, genomes, snapshot
 

@@ -26,7 +26,7 @@ from spaces.errors import DataError, NetworkError
 from spaces.messages import Outcome, Trial
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
-from spaces.trace import trace
+from spaces.tracing import trace
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from spaces.ranking import rank_channels
 from spaces.surgery import prune
-from spaces.trace import trace
-from spaces.verify import verify
+from spaces.tracing import trace
+from spaces.verification import verify
 from tests.pruning_checks import (
     assert_exact_costs,
     assert_gradients_flow,

@@ -17,7 +17,7 @@ from spaces.ledger import Ledger
 from spaces.space import ChannelSpace, choices
 from spaces.step import Site
 from spaces.tracer import Tracer
-from spaces.verify import Guilt, find_guilty, first_line
+from spaces.verification import Guilt, find_guilty, first_line
 from spaces.wishes import Wishes
 
 
