@@ -1,6 +1,12 @@
 """What to try next, what was tried, the campaign around both, and the command line."""
 
-from spaces.lazy import lazy
+try:
+    from spaces.lazy import lazy
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "another package named 'spaces' (Hugging Face's?) hides ParetoPrune's; "
+        "install ParetoPrune in an environment of its own"
+    ) from error
 
 __getattr__, __all__ = lazy(
     __name__,

@@ -91,3 +91,11 @@ def test_public_names_resolve_and_are_sorted(name: str) -> None:
 def test_every_file_is_one_room() -> None:
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
     assert not {name: n for name, n in lines.items() if n > 360}
+
+
+def test_a_foreign_package_of_our_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / "__init__.py").write_text("")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import search.cli"
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True)
+    assert "another package named 'spaces'" in done.stderr.splitlines()[-1]
