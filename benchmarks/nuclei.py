@@ -66,7 +66,8 @@ def one_seed(config: CampaignConfig, url: str, monitor: TerminalMonitor) -> dict
         trials = campaign_summary(store, campaign_id).trials
         small = trials[trials["flops_ratio"] <= MAX_FLOPS]
         chosen = small.loc[small["metric"].idxmax()]
-        openings = store.open_test(campaign_id, [int(chosen["number"])])
+        test = problem.splits.open_test().fingerprint
+        openings = store.open_test(campaign_id, [int(chosen["number"])], test)
     monitor.say(f"test opened ({openings}): trial {chosen['number']} beside dense")
     pruned, dense = tuned_on_test(problem, [chosen["genome"], problem.space.dense])
     difference, se = paired_difference(pruned, dense)

@@ -11,6 +11,7 @@ __getattr__, __all__ = lazy(
         "EvaluatorSpec": "evaluators.protocols",
         "NetworkSettings": "evaluators.settings",
         "Pool": "evaluators.protocols",
+        "PrunedNetwork": "evaluators.pruning",
         "ProxySettings": "evaluators.settings",
         "RayPool": "evaluators.pools.raypool",
         "RecipeSettings": "evaluators.settings",
@@ -24,5 +25,6 @@ __getattr__, __all__ = lazy(
         "dense_weights": "evaluators.dense",
         "load_splits": "evaluators.data.sources",
         "make_task": "evaluators.tasks",
+        "prune_with_images": "evaluators.pruning",
     },
 )

@@ -14,6 +14,8 @@ from torch import nn
 
 from evaluators.data.splits import Splits
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
+from evaluators.networks import code_of
+from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.settings import NetworkSettings, RecipeSettings
 from evaluators.training import Normalisation, Progress, check_network, resolve_device, tune
@@ -54,6 +56,7 @@ def dense_weights(
     parts = {
         "procedure": PROCEDURE,
         "network": settings.model_dump(mode="json", include={"factory", "arguments"}),
+        "code": code_of(network, settings),
         "initial": fingerprint_of_arrays(as_arrays(network)),
         "data": splits.fingerprint,
         "task": task.kind,
@@ -87,7 +90,8 @@ def train_dense(
     data = Normalisation.of(splits.train).apply(splits.train, where)
     trained = copy.deepcopy(network).to(where)
     check_network(trained, data, task)
-    tune(trained, data, task, recipe, seed=seed, progress=progress)
+    with pinned_threads(recipe.threads):  # the same weights whatever the number of cores
+        tune(trained, data, task, recipe, seed=seed, progress=progress)
     return trained.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs lack it
 
 

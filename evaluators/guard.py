@@ -34,6 +34,7 @@ def guarded(trial: Trial, evaluate: Callable[[Trial], Found]) -> Outcome:
 
 def describe_error(error: BaseException) -> str:
     """One line, "type: message", without paths (a file's name may be a patient's)."""
-    message = str(error).strip().partition("\n")[0]
+    known = error.strerror if isinstance(error, OSError) else None  # its str() names the file
+    message = (known or str(error)).strip().partition("\n")[0]
     line = f"{type(error).__name__}: {_PATH.sub('<path>', message)}".rstrip(": ")
     return line if len(line) <= LONGEST_ERROR else line[: LONGEST_ERROR - 3] + "..."

@@ -175,11 +175,16 @@ def _one_in_classes(targets: np.ndarray, n_classes: int) -> float:
     return 1 / n_classes
 
 
-def _all_foreground(truth: np.ndarray, n_classes: int) -> float:
-    """Dice of predicting each foreground class everywhere: 2 p / (1 + p), the mean over cases and classes."""
+def _everywhere_or_nowhere(truth: np.ndarray, n_classes: int) -> float:
+    """Dice of predicting each foreground class everywhere, or nowhere if that is better; mean over classes.
+
+    Everywhere scores 2 p / (1 + p) on a case with a share p of the class, nowhere 1 on cases without it.
+    """
     axes = tuple(range(1, truth.ndim))
     shares = np.stack([(truth == c).mean(axis=axes) for c in range(1, n_classes)])
-    return float(np.mean(2 * shares / (1 + shares)))
+    everywhere = np.mean(2 * shares / (1 + shares), axis=1)
+    nowhere = np.mean(shares == 0, axis=1)
+    return float(np.maximum(everywhere, nowhere).mean())
 
 
 METRICS: dict[str, Metric] = {
@@ -190,7 +195,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "balanced_accuracy", "classification", balanced_accuracy_shares, _one_in_classes, per_class=True
         ),
-        Metric("dice", "segmentation", dice_shares, _all_foreground),
+        Metric("dice", "segmentation", dice_shares, _everywhere_or_nowhere),
     )
 }
 DEFAULT_METRIC = {"classification": "auc", "segmentation": "dice"}

@@ -1,7 +1,9 @@
 """The user's network: built by their own factory, with their own weights. No weights file can run code."""
 
 import copy
+import hashlib
 import importlib
+import importlib.metadata
 import os
 import re
 import sys
@@ -74,6 +76,26 @@ def build_network(settings: NetworkSettings, seed: int = 0) -> tuple[nn.Module, 
         return network, None
     weights = read_weights(settings.weights, settings.weights_key)
     return network, load_weights(network, weights, Path(settings.weights).name)
+
+
+def code_of(network: nn.Module, settings: NetworkSettings) -> dict[str, str]:
+    """What computes the network's outputs besides its weights: by module, a version or a hash of the source.
+
+    Installed packages count by their version, all other files by their content, so that an edited `forward`
+    is another network.
+    """
+    names = {type(module).__module__ for module in network.modules()}
+    names.add(settings.factory.partition(":")[0])
+    installed = importlib.metadata.packages_distributions()
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        top = name.partition(".")[0]
+        if file is not None and "site-packages" not in Path(file).parts:
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        elif top in installed:
+            found[top] = importlib.metadata.version(installed[top][0]).partition("+")[0]
+    return found
 
 
 def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:

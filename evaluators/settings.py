@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Settings(BaseModel):
     """A table of settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class NetworkSettings(Settings):
@@ -54,7 +54,8 @@ class RecipeSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; 0: plain SGD")
     weight_decay: float = Field(5e-4, ge=0, description="L2, on all parameters")
     augment: bool = Field(True, description="random mirroring and shifts")
-    seed: int = Field(0, ge=0, description="of initial weights, batches and augmentation")
+    seed: int = Field(0, ge=0, lt=2**63, description="of initial weights, batches and augmentation")
+    threads: int = Field(2, ge=1, description="CPU threads; sums in another order are other weights")
 
 
 class ProxySettings(Settings):

@@ -32,6 +32,7 @@ class Workload:
 
     Attributes:
         network: Where the network comes from; its weights are in `weights`.
+        code: What computes its outputs besides them (`code_of`).
         weights: The dense network's state dict.
         space: What can be pruned.
         ranking: Which channels go first.
@@ -41,6 +42,7 @@ class Workload:
     """
 
     network: NetworkSettings
+    code: Mapping[str, str]
     weights: Mapping[str, np.ndarray]
     space: ChannelSpace
     ranking: Ranking
@@ -55,7 +57,7 @@ class Workload:
     def fingerprints(self) -> Mapping[str, str]:
         """By part, so that a difference can be named. The device is no part of it."""
         return {
-            "network": fingerprint_of(self.network.model_dump(mode="json", include={"factory", "arguments"})),
+            "network": fingerprint_of([self.network.factory, self.network.arguments, dict(self.code)]),
             "weights": fingerprint_of_arrays(self.weights),
             "space": self.space.fingerprint,
             "ranking": _fingerprint_of_ranking(self.ranking),

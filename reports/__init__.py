@@ -9,6 +9,7 @@ __getattr__, __all__ = lazy(
     __name__,
     {
         "CampaignReport": "reports.campaign",
+        "channel_graph": "reports.graph",
         "campaign_report": "reports.campaign",
         "compare_figure": "reports.figures",
         "failed_frame": "reports.table",
@@ -18,6 +19,7 @@ __getattr__, __all__ = lazy(
         "history_frame": "reports.table",
         "ratios_figure": "reports.figures",
         "trials_frame": "reports.table",
+        "write_channel_graph": "reports.graph",
         "write_report": "reports.page",
     },
 )

@@ -9,7 +9,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from reports.table import Z95
 from reports.theme import (
     FAINT,
     FRONT,
@@ -186,7 +185,7 @@ def plotly_js() -> str:
 
 def _points(name: str, rows: pd.DataFrame, hover: str, *, bars: bool = False, **style: object) -> go.Scatter:
     """A trace of networks; `customdata[0]` is the trial's number, by which a page finds the network."""
-    half = (Z95 * rows["se"]).fillna(0)
+    half = (rows["high"] - rows["difference"]).fillna(0)
     if bars:
         style |= {
             "error_y": {"array": half, "color": FRONT, "thickness": 1.2, "width": 3},
@@ -227,7 +226,7 @@ def _front_line(frame: pd.DataFrame) -> go.Scatter:
 def _front_layout(figure: go.Figure, frame: pd.DataFrame, metric_name: str) -> None:
     dense = float(frame.loc[frame["kind"].eq("dense"), "metric"].iloc[0])
     best = float(frame["metric"].max())
-    bars = (frame["metric"] + Z95 * frame["se"].fillna(0))[frame["front"]]
+    bars = (frame["metric"] + (frame["high"] - frame["difference"]).fillna(0))[frame["front"]]
     low, high = dense - 1.15 * MARGIN, max(dense, float(bars.max()))
     visible = frame.loc[frame["metric"].gt(low), "metric"]
     low = min(float(visible.min()), dense - 0.02)

@@ -103,7 +103,10 @@ def answer(report: CampaignReport) -> dict[str, str]:
     cost = percent(row["flops_ratio"])
     sentence = f"At {cost} of the FLOPs the {metric} is {row['metric']:.3f}: {relation}{spread}."
     if row["low"] > -MARGIN:
-        caveat = f"The cheapest network shown to stay within {MARGIN} of dense on {report.cases} cases."
+        caveat = (
+            f"The cheapest network whose own 95 % interval stays within {MARGIN} of dense on {report.cases} "
+            "cases; it was chosen among many, so held-out images must confirm it."
+        )
     else:
         caveat = f"That a network stays within {MARGIN} of dense is not shown by {report.cases} cases."
     return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat}

@@ -4,14 +4,12 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from spaces.errors import InputError
 from spaces.fronts import front_hypervolume, hypervolume_history, non_dominated
 from spaces.intervals import paired_difference, plausible_front, replicate_sd
 from spaces.messages import Genome, Record
-
-Z95 = 1.959964
-"""Half width of a 95 % interval in standard errors."""
 
 COSTS = ("flops", "params", "activation_bytes")
 
@@ -74,14 +72,17 @@ def trials_frame(
     frame["difference"], sampling = np.array(paired).T
     frame["se"] = np.sqrt(sampling**2 + spread * (1 / repeats + 1 / repeats[at_dense][0]))
     frame.loc[at_dense, ["difference", "se"]] = 0.0
-    frame["low"] = frame["difference"] - Z95 * frame["se"]
-    frame["high"] = frame["difference"] + Z95 * frame["se"]
+    freedom = max(int((repeats - 1).sum()), 1)
+    n_patients = shares.shape[1] if patients is None else len(np.unique(patients))
+    half = frame["se"] * _student(sampling**2, frame["se"] ** 2 - sampling**2, n_patients - 1, freedom)
+    frame["low"], frame["high"] = frame["difference"] - half, frame["difference"] + half
     frame["front"] = non_dominated(np.column_stack([frame["flops"], -frame["metric"]]))
     frame["plausible"] = frame["front"] | plausible_front(
         frame["flops"].to_numpy(),
         shares,
         groups=patients,
         replicate_sd=float(np.nan_to_num(noise)),
+        replicate_freedom=freedom,
         replicates=repeats,
         seed=seed,
     )
@@ -164,6 +165,19 @@ def headline(frame: pd.DataFrame, margin: float = 0.02) -> pd.Series:
         if len(rows):
             return rows.iloc[int(rows["flops"].argmin())]
     return pruned.iloc[int(pruned["metric"].argmax())] if len(pruned) else frame.iloc[0]
+
+
+def _student(sampling: np.ndarray, training: np.ndarray, *freedoms: int) -> np.ndarray:
+    """Half widths of 95 % intervals in standard errors: (n,) and (n,) variances -> (n,).
+
+    Both variances are estimates, over patients and over repeats of training; the quantile is Student's with
+    the degrees of freedom of Welch and Satterthwaite (1946).
+    """
+    parts = np.stack([np.nan_to_num(sampling), np.maximum(np.nan_to_num(training), 0)])
+    total = parts.sum(axis=0)
+    weight = (parts**2 / np.maximum(freedoms, 1)[:, None]).sum(axis=0)
+    freedom = np.divide(total**2, weight, out=np.ones_like(total), where=weight > 0)
+    return np.asarray(stdtrit(freedom, 0.975))
 
 
 def _complete(records: Iterable[Record], rung: str, metric: str) -> list[Record]:

@@ -60,6 +60,8 @@ class Campaign:
     _asked: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: int = field(default=0, init=False)
     _ran: int = field(default=0, init=False)
+    _candidates: int = field(default=0, init=False)
+    _succeeded: int = field(default=0, init=False)
 
     def run(self, pool: Pool, monitor: Monitor) -> list[Record]:
         """Run, or go on, until the budget is spent; all records, by number.
@@ -69,27 +71,43 @@ class Campaign:
             StoreError: A stored record does not belong to this search, or the store cannot be written.
             KeyboardInterrupt: The campaign is marked "interrupted" and can be resumed.
         """
+        self._forgive()
         self._records = {record.trial.number: record for record in self.store.records(self.id)}
         self.store.set_status(self.id, "running")
         try:
             with monitor.campaign(self.budget.trials) as show:
-                self._loop(pool, show)
+                ended = self._loop(pool, show)
         except KeyboardInterrupt:
             self.store.set_status(self.id, "interrupted")
             raise
-        except RunError:
+        except Exception:
             self.store.set_status(self.id, "failed")
             raise
-        self.store.set_status(self.id, "complete")
+        self.store.set_status(self.id, "complete" if ended else "interrupted")
         return [self._records[number] for number in sorted(self._records)]
 
-    def _loop(self, pool: Pool, show: Callable[[Standing], None]) -> None:
+    def _forgive(self) -> None:
+        """Evaluate the failures that stopped a campaign again: the machine may have been to blame.
+
+        Nothing was asked after they were told, so the search goes on as if they had not happened.
+        """
+        if self.store.campaign(self.id).status != "failed":
+            return
+        records = self.store.records(self.id, per_case=False)
+        pruned = [record for record in records if record.trial.genome != self.space.dense]
+        all_failed = not any(record.complete for record in pruned)
+        blamed = [r for r in records if not r.complete and (all_failed or r.trial.genome == self.space.dense)]
+        self.store.forget_failures(self.id, [record.trial.number for record in blamed])
+
+    def _loop(self, pool: Pool, show: Callable[[Standing], None]) -> bool:
+        """Whether the budget of trials is spent, or everything was tried; False when time ran out."""
         started = time.monotonic()
-        number = 0
+        number, in_time = 0, True
         while number < self.budget.trials:
             while self._told < number - self.lag:
                 self._tell_next(pool, show, started)
             if self.budget.wall_s is not None and time.monotonic() - started >= self.budget.wall_s:
+                in_time = False
                 break
             trial = self.schedule.ask(number)
             while trial is None and self._told < number:  # it waits for something that is under way
@@ -101,6 +119,7 @@ class Campaign:
             number += 1
         while self._told < number:
             self._tell_next(pool, show, started)
+        return in_time
 
     def _begin(self, trial: Trial, pool: Pool) -> None:
         """Hand a trial to the pool, unless its record is there already."""
@@ -125,7 +144,7 @@ class Campaign:
         record = self._records[self._told]
         self._told += 1
         self.schedule.tell(record)
-        self._check_alive()
+        self._check_alive(record)
 
     def _keep(self, outcome: Outcome) -> None:
         trial = self._asked[outcome.number]
@@ -133,16 +152,18 @@ class Campaign:
         self.store.append(self.id, record)
         self._records[outcome.number] = record
 
-    def _check_alive(self) -> None:
+    def _check_alive(self, told: Record) -> None:
         """Stop where going on makes no sense: the dense reference failed, or everything does."""
-        told = [self._records[number] for number in range(self._told)]
-        failed = [record for record in told if not record.complete]
-        if failed and failed[0].trial.genome == self.space.dense:
-            raise RunError(f"the dense network cannot be evaluated: {failed[0].outcome.error}")
-        pruned = [record for record in told if record.trial.genome != self.space.dense]
-        if len(pruned) == self.lag + 8 and not any(record.complete for record in pruned):
-            reasons = sorted({str(record.outcome.error) for record in failed})
-            raise RunError(f"none of the first {len(pruned)} candidates could be evaluated: {reasons[0]}")
+        if told.trial.genome == self.space.dense:
+            if not told.complete:
+                raise RunError(f"the dense network cannot be evaluated: {told.outcome.error}")
+            return
+        self._candidates += 1
+        self._succeeded += told.complete
+        if self._candidates == self.lag + 8 and not self._succeeded:
+            raise RunError(
+                f"none of the first {self._candidates} candidates could be evaluated: {told.outcome.error}"
+            )
 
     def _standing(self, elapsed_s: float) -> Standing:
         records = list(self._records.values())

@@ -7,6 +7,7 @@ Results go to standard output, progress and messages to standard error. Exit sta
 import importlib.resources
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -62,7 +63,9 @@ DEFAULT_STORE = "sqlite:///paretoprune.db"
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the store.")] = Path("demo"),
-    trials: Annotated[int, typer.Option(min=8, help="Evaluations in all.")] = 40,
+    trials: Annotated[
+        int | None, typer.Option(min=8, help="Evaluations in all; default 100.", show_default=False)
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_file: LogFile = None,
@@ -72,17 +75,20 @@ def demo(
     Leaves in the folder: report.html, the store, and the campaign file to start your own from.
     """
     monitor = _monitor(quiet, verbose, log_file)
+    campaign_file = out / "demo.toml"
+    ours = importlib.resources.files("search").joinpath("demo.toml").read_text()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        campaign_file = out / "demo.toml"
-        campaign_file.write_text(importlib.resources.files("search").joinpath("demo.toml").read_text())
+        if campaign_file.exists() and campaign_file.read_text() != ours:
+            raise InputError(f"{str(campaign_file)!r} was changed; `run` it, or choose another --out")
+        campaign_file.write_text(ours)
     except OSError as error:
         raise InputError(f"cannot write into {str(out)!r}: {error.strerror}; choose another --out") from None
     url = f"sqlite:///{out / 'paretoprune.db'}"
     from search.config import load_config
     from search.launch import launch
 
-    config = load_config(campaign_file, [f"budget.trials={trials}"])
+    config = load_config(campaign_file, [f"budget.trials={trials}"] if trials else [])
     campaign_id = launch(config, url, monitor, command="paretoprune demo")
     path = _write_report([campaign_id], url, out / "report.html")
     _print_front(campaign_id, url)
@@ -196,40 +202,32 @@ def show(
 def inspect(
     campaign: CampaignFile,
     overrides: Overrides = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    format: Annotated[
+        Literal["table", "tree", "json"], typer.Option(help="For people, by module, or for machines.")
+    ] = "table",
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Draw the channel graph into this page.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Say what can be pruned in a campaign's network, what it costs, and what is frozen and why.
+    """Say what can be pruned in a campaign's network, what it costs, what is frozen and why.
 
-    Nothing is trained and nothing is written.
+    Measures a few steps and tells how long the campaign may take. Nothing is trained.
     """
     _monitor(quiet, verbose, log_file)
     from search import display
     from search.config import load_config
-    from search.describe import describe_groups
-    from search.prepare import trace_network
+    from search.inspection import draw, inspect_campaign
 
-    _, _, _, space = trace_network(load_config(campaign, overrides or []))
-    groups = describe_groups(space)
-    frozen = [{"name": entry.name, "reason": entry.reason} for entry in space.frozen]
-    costs = {
-        name: space.cost(genome).row(0)
-        for name, genome in (("dense", space.dense), ("minimal", space.minimal))
-    }
+    found = inspect_campaign(load_config(campaign, overrides or []))
     if format == "json":
-        display.print_json({"groups": groups, "frozen": frozen, **costs})
-        return
-    display.print_groups(groups, frozen)
-    dense, minimal = costs["dense"], costs["minimal"]
-    print(
-        f"\ndense: {dense['flops'] / 1e6:,.2f} MFLOPs, {dense['params']:,.0f} parameters, "
-        f"{dense['activation_bytes'] / 1e6:,.2f} MB of activations at most\n"
-        f"minimal: {100 * minimal['flops'] / dense['flops']:.1f} % of the FLOPs, "
-        f"{100 * minimal['params'] / dense['params']:.1f} % of the parameters\n"
-        f"{len(groups)} channel groups, {float(space.size):.3g} networks"
-    )
+        display.print_json(found.as_json())
+    else:
+        display.print_inspection(found, tree=format == "tree")
+    if picture is not None:
+        print(f"picture: {draw(found, picture)}", file=sys.stderr if format == "json" else sys.stdout)
 
 
 @app.command()
@@ -305,7 +303,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _complain(error: ParetoPruneError, status: int) -> int:
-    logging.getLogger("paretoprune").debug("refused", exc_info=error)
+    logging.getLogger("paretoprune").debug("%s", error, exc_info=error)
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
     return status
@@ -328,8 +326,14 @@ def _execution(executor: str | None, workers: int | None, address: str | None) -
 
 
 def _command() -> str:
-    """The command line as a report may show it: no directories."""
-    return " ".join(["paretoprune", *(word.rpartition("/")[2] or word for word in sys.argv[1:])])
+    """The command line as a report may show it: no directories, and no store (a URL may hold a password)."""
+    words, shown = iter(sys.argv[1:]), ["paretoprune"]
+    for word in words:
+        if word == "--store":
+            next(words, None)
+        elif not word.startswith("--store="):
+            shown.append(re.split(r"[/\\]", word.rstrip("/\\"))[-1])
+    return " ".join(shown)
 
 
 def _print_front(campaign_id: str, url: str) -> None:

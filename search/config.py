@@ -1,13 +1,12 @@
 """A campaign's configuration: from TOML and `--set`, checked once, closed and frozen."""
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evaluators.settings import (
     DataSettings,
@@ -18,12 +17,16 @@ from evaluators.settings import (
     TaskSettings,
 )
 from spaces.errors import ConfigError, did_you_mean
+from spaces.granularity import Granularity
 
 
 class PruningSettings(Settings):
     """What may be pruned and which channels go first."""
 
-    criterion: str = Field("l1", description="how channels are ranked: l1, l2, taylor or random")
+    criterion: str = Field(
+        "l1", description="how channels are ranked: l1, l2, bn_scale, fpgm, lamp, taylor, ..."
+    )
+    granularity: Granularity = Field("group", description="what one gene moves: a group, block or stage")
     round_to: int | None = Field(None, ge=1, description="kept channels are multiples of this")
     ignore: tuple[str, ...] = Field((), description="modules to leave alone, by name or pattern")
     only: tuple[str, ...] = Field((), description="modules to prune, by name or pattern; default all")
@@ -33,7 +36,7 @@ class SearchSettings(Settings):
     """Who proposes candidates."""
 
     controller: str = Field("nsga2", description="ladder, random, nsga2 or optuna:SAMPLER")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
 
@@ -46,13 +49,21 @@ class BudgetSettings(Settings):
 
 
 class ExecutionSettings(Settings):
-    """Who computes. It changes how long a campaign takes, never what it finds."""
+    """Who computes: it changes how long a campaign takes and, deadlines apart, never what it finds."""
 
     executor: Literal["serial", "ray"] = "serial"
     workers: int = Field(2, ge=1, description="Ray workers; at most search.lag + 1 are busy")
     address: str | None = Field(None, description="address of a running Ray cluster; default a local one")
     gpus_per_worker: float = Field(0.0, ge=0)
-    deadline_s: float | None = Field(None, gt=0, description="an evaluation that takes longer has failed")
+    deadline_s: float | None = Field(
+        None, gt=0, description="an evaluation that takes longer has failed; Ray only"
+    )
+
+    @model_validator(mode="after")
+    def _deadline_needs_ray(self) -> Self:
+        if self.executor == "serial" and self.deadline_s is not None:
+            raise ValueError("only Ray workers keep a deadline; set executor = 'ray' or leave deadline_s out")
+        return self
 
 
 class CampaignConfig(Settings):
@@ -80,11 +91,6 @@ class CampaignConfig(Settings):
             for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         ]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of what decides the campaign's findings."""
-        return hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()
 
     def _identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"budget", "execution"})
@@ -153,7 +159,7 @@ def _explain(problem: Any) -> str:
         hint = _settings_of([*tables, key])
         thing = f"table [{'.'.join([*tables, key])}] with {', '.join(hint)}" if hint else f"setting {key!r}"
         return f"{where} needs the {thing}"
-    if kind == "string_pattern_mismatch":
+    if kind == "string_pattern_mismatch" and key == "name":
         return f"{'.'.join([*tables, key])} = {_shown(value)}: use up to 64 letters, digits, dots, _ and -"
     rule = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{'.'.join([*tables, key])} = {_shown(value)}: {rule}"

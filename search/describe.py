@@ -19,6 +19,7 @@ def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -
     space = problem.space
     patients = problem.splits.val.groups
     return {
+        "version": 1,
         "groups": describe_groups(space),
         "frozen": [{"name": frozen.name, "reason": frozen.reason} for frozen in space.frozen],
         "dense": {"genome": list(space.dense), **space.cost(space.dense).row(0)},

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.tree import Tree
 
+from search.monitor import duration
 from search.store.entries import CampaignRow
 
 if TYPE_CHECKING:
     from reports.campaign import CampaignReport
+    from search.inspection import Expectation, Inspection
 
 
 def print_json(data: object) -> None:
@@ -96,13 +99,39 @@ def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
 
 
-def print_groups(groups: Sequence[Mapping[str, Any]], frozen: Sequence[Mapping[str, str]]) -> None:
-    """The channel groups along the network with their shares of the costs, and what is frozen and why."""
+def print_inspection(found: "Inspection", *, tree: bool = False) -> None:
+    """A campaign's network: its groups as a table or along the module tree, costs, and the time it takes."""
+    if tree:
+        _print(_module_tree(found.groups, found.frozen))
+    else:
+        _print_groups(found.groups)
+    if found.frozen and not tree:
+        print()
+        reasons = Table(box=None, pad_edge=False, header_style="bold")
+        reasons.add_column("frozen", overflow="fold")
+        reasons.add_column("why", overflow="fold")
+        for entry in found.frozen:
+            reasons.add_row(entry["name"], entry["reason"])
+        _print(reasons)
+    data = found.as_json()
+    dense, minimal = data["dense"], data["minimal"]
+    print(
+        f"\ndense: {dense['flops'] / 1e6:,.2f} MFLOPs, {dense['params']:,.0f} parameters, "
+        f"{dense['activation_bytes'] / 1e6:,.2f} MB of activations at most\n"
+        f"minimal: {100 * minimal['flops'] / dense['flops']:.1f} % of the FLOPs, "
+        f"{100 * minimal['params'] / dense['params']:.1f} % of the parameters\n"
+        f"{len(found.groups)} channel groups, {data['networks']:.3g} networks"
+    )
+    print(_expectation(found.expected))
+
+
+def _print_groups(groups: Sequence[Mapping[str, Any]]) -> None:
+    """The channel groups along the network with their shares of the costs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("channel group", overflow="fold")
     for column in ("units", "channels", "kept", "FLOPs", "params", "activations"):
         table.add_column(column, justify="right")
-    table.add_column("members", justify="right")
+    table.add_column("members", overflow="ellipsis", no_wrap=True)
     for group in groups:
         choices = group["choices"]
         table.add_row(
@@ -111,19 +140,48 @@ def print_groups(groups: Sequence[Mapping[str, Any]], frozen: Sequence[Mapping[s
             str(group["channels"]),
             f"{choices[0]}..{choices[-1]} ({len(choices)})",
             *(f"{100 * group[f'{cost}_share']:.1f} %" for cost in ("flops", "params", "activation")),
-            str(len(group["members"])),
+            f"{len(group['members'])}: {', '.join(group['members'])}",
         )
     _print(table)
-    if frozen:
-        print()
-        reasons = Table(box=None, pad_edge=False, header_style="bold")
-        reasons.add_column("frozen", overflow="fold")
-        reasons.add_column("why", overflow="fold")
-        for entry in frozen:
-            reasons.add_row(entry["name"], entry["reason"])
-        _print(reasons)
 
 
-def _print(table: Table) -> None:
+def _module_tree(groups: Sequence[Mapping[str, Any]], frozen: Sequence[Mapping[str, str]]) -> Tree:
+    """Groups and frozen channels below the modules that produce them."""
+    root = Tree("network")
+    branches: dict[str, Tree] = {"": root}
+
+    def branch(path: str) -> Tree:
+        if path not in branches:
+            parent, _, leaf = path.rpartition(".")
+            branches[path] = branch(parent).add(leaf)
+        return branches[path]
+
+    for group in groups:
+        share = f"{100 * group['flops_share']:.1f} % of the FLOPs"
+        parent, _, leaf = group["name"].rpartition(".")
+        branch(parent).add(f"{leaf}  {group['units']} units, {share}, {len(group['members'])} members")
+    for entry in frozen:
+        parent, _, leaf = entry["name"].rpartition(".")
+        branch(parent).add(f"{leaf}  frozen: {entry['reason']}", style="dim")
+    return root
+
+
+def _expectation(expected: "Expectation") -> str:
+    """The expected time of a campaign in words, with what was assumed."""
+    dense = "weights are given, so dense is not trained"
+    if expected.dense_steps:
+        dense = f"{duration(expected.dense_training_s)} to train dense ({expected.dense_steps} steps)"
+    workers = "" if expected.workers == 1 else f", {expected.workers} at a time"
+    candidate, cheapest = expected.candidate, 100 * expected.cheapest_flops
+    return (
+        f"expected time: {duration(expected.campaign_s)}, an estimate from steps measured here: {dense}; "
+        f"{expected.trial_s:.3g} s a trial ({expected.trial_steps} steps of {candidate.step_s:.3g} s, "
+        f"{candidate.validation_s:.3g} s to validate){workers}. Assumed: candidates have "
+        f"{100 * expected.mean_flops:.0f} % of dense's FLOPs on average, as when spread evenly over the "
+        f"octaves down to {cheapest:.1f} %; a step of dense takes {expected.dense.step_s:.3g} s."
+    )
+
+
+def _print(table: Table | Tree) -> None:
     # A pipe has no width: give it room instead of folding at 80.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

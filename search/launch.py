@@ -36,6 +36,10 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
         KeyboardInterrupt: After Ctrl-C; what was found is stored.
     """
     check_store(url)
+    if config.execution.executor == "ray" and config.execution.address:
+        from evaluators.pools.cluster import check_cluster
+
+        check_cluster(config.execution.address)
     problem = prepare(config, artifact_dir(url), monitor)
     with _pool(config, problem.workload) as pool, Store(url) as store:
         entry = CampaignEntry(

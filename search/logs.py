@@ -23,6 +23,7 @@ def set_up_logging(*, verbose: bool = False, log_file: Path | None = None) -> No
     logger.addHandler(logging.NullHandler())
     if verbose:
         console = logging.StreamHandler()
+        console.setLevel(logging.INFO)
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
     if log_file is not None:
@@ -41,4 +42,6 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line)

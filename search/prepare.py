@@ -11,17 +11,19 @@ from evaluators.data.sources import load_splits
 from evaluators.data.splits import Splits
 from evaluators.dense import as_arrays, dense_weights
 from evaluators.metrics import Margin, margin_over_chance
-from evaluators.networks import build_network
+from evaluators.networks import build_network, code_of
+from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.tasks import make_task
 from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
 from evaluators.workload import Workload
 from search.config import CampaignConfig
-from search.controllers.registry import check_controller
+from search.controllers.registry import check_controller, make_controller
 from search.monitor import Monitor
+from spaces.criteria import CRITERIA
 from spaces.errors import ConfigError, DataError, did_you_mean
 from spaces.objectives import FLOPS, Objective
-from spaces.ranking import CRITERIA, rank_channels
+from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.tracing import trace
 
@@ -80,6 +82,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
         round_to=pruning.round_to,
         ignore=pruning.ignore,
         only=pruning.only,
+        granularity=pruning.granularity,
     )
     return splits, task, network, space
 
@@ -100,19 +103,25 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
         f"{splits.name}: {len(splits.train)} training and {len(splits.val)} validation cases; "
         f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
     )
+    make_controller(
+        config.search.controller, space, (FLOPS, task.metric), 0, (), config.search.options
+    )  # refuses its options before anything is trained
     weights = _weights(config, network, splits, task, artifacts, monitor)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     device = resolve_device(config.proxy.device)
     normalisation = Normalisation.of(splits.train)
     val = normalisation.apply(splits.val, device)
-    dense, per_case = measure(network.to(device), val, task)
+    with pinned_threads(config.proxy.threads):
+        dense, per_case = measure(network.to(device), val, task)
     _refuse_chance(margin_over_chance(per_case["metric"], task.chance, splits.val.groups), task)
     monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
     sample = normalisation.apply(splits.train.limit(RANKING_IMAGES), device)
     unaugmented = config.proxy.model_copy(update={"augment": False})
     looks = batches(sample, task, unaugmented, -(-len(sample) // unaugmented.batch_size), seed=0)
-    ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
-    workload = Workload(config.network, weights, space, ranking, splits, config.task, config.proxy)
+    with pinned_threads(config.proxy.threads):
+        ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
+    code = code_of(network, config.network)
+    workload = Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy)
     return Problem(config, splits, task, space, workload, dense)
 
 

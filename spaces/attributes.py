@@ -63,6 +63,15 @@ def _embedding(_: nn.Embedding, new: nn.Embedding, __: int | None) -> None:
     new.embedding_dim = new.weight.shape[1]
 
 
+def _multihead_attention(_: nn.MultiheadAttention, new: nn.MultiheadAttention, __: int | None) -> None:
+    new.embed_dim = len(new.out_proj.weight)
+    new.head_dim = new.embed_dim // new.num_heads
+    if new._qkv_same_embed_dim:
+        new.kdim = new.vdim = new.embed_dim
+    else:
+        new.kdim, new.vdim = new.k_proj_weight.shape[1], new.v_proj_weight.shape[1]
+
+
 TABLE: dict[type[nn.Module], Callable[..., None]] = {
     _ConvNd: _convolution,
     nn.Linear: _linear,
@@ -72,4 +81,5 @@ TABLE: dict[type[nn.Module], Callable[..., None]] = {
     nn.RMSNorm: _layer_norm,
     nn.PReLU: _prelu,
     nn.Embedding: _embedding,
+    nn.MultiheadAttention: _multihead_attention,
 }

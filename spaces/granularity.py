@@ -12,12 +12,22 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from spaces.constructors import Constructor
-from spaces.errors import NetworkError
+from spaces.errors import InputError, NetworkError, did_you_mean
 from spaces.messages import Genome
-from spaces.space import ChannelGroup, ChannelSpace
+from spaces.space import ChannelGroup, ChannelSpace, Frozen
 
 Granularity: TypeAlias = Literal["group", "block", "stage"]
 GRANULARITIES: tuple[Granularity, ...] = ("group", "block", "stage")
+
+
+def check_granularity(granularity: str) -> None:
+    """Refuse what is none.
+
+    Raises:
+        InputError: Names those that there are.
+    """
+    if granularity not in GRANULARITIES:
+        raise InputError(f"unknown granularity {granularity!r}; {did_you_mean(granularity, GRANULARITIES)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +65,13 @@ class TiedSpace(ChannelSpace):
         return self.untied
 
     @property
-    def offsets(self) -> np.ndarray:  # type: ignore[override]  # units are numbered as in the untied space
+    def offsets(self) -> np.ndarray:
         """First unit of each group of the untied space, and the total."""
         return self.untied.offsets
 
     def expand(self, counts: np.ndarray) -> np.ndarray:
         """Genomes of the untied space: (n, n_genes) -> (n, n_groups); linear between legal choices."""
-        expanded = np.empty((len(counts), len(self.untied.groups)))
+        expanded = np.tile(np.array(self.untied.dense, dtype=float), (len(counts), 1))
         for gene, (group, tie) in enumerate(zip(self.groups, self.ties, strict=True)):
             at, values = np.array(group.choices, dtype=float), tie.counts.astype(float)
             if at[0] > 0:  # below the least choice, down to nothing
@@ -105,39 +115,40 @@ def fine_genome(space: ChannelSpace, genome: Sequence[int]) -> Genome:
 
 def tied(
     space: ChannelSpace,
-    keys: Sequence[str],
+    keys: Sequence[str | None],
     *,
     named: bool = False,
-    exact: Sequence[bool] = (),
     constructor: Constructor | None = None,
 ) -> TiedSpace:
-    """The space in which groups of the same key share a gene, in the order of their first groups.
+    """The space in which groups of one key share a gene, in the order of their first groups.
 
     Args:
         space: One gene for every group.
-        keys: A key per group.
+        keys: A key per group; None for one that stays whole, because the constructor takes no width for it.
         named: Whether genes are called by their keys; else after the modules they hold.
-        exact: Per group, whether its gene may only take fractions that all its groups have exactly.
-        constructor: For `TiedSpace.constructor`.
+        constructor: For `TiedSpace.constructor`; with it, genes take only fractions that all their groups
+            have exactly.
     """
     members: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
-        members.setdefault(key, []).append(index)
+        if key is not None:
+            members.setdefault(key, []).append(index)
     genes, ties = [], []
-    taken: set[str] = set()
+    taken = {group.name for group in space.groups}
     for key, indices in members.items():
         groups = [space.groups[index] for index in indices]
         lead = max(groups, key=lambda group: group.units)
-        name = key if named and len(members[key]) > 1 else _name(groups, taken)
+        name = key if named else _name(groups, taken)
         taken.add(name)
-        strict = any(exact[index] for index in indices) if exact else False
-        choices, counts = _choices(lead, groups, exact=strict)
+        choices, counts = _choices(lead, groups, exact=constructor is not None)
         modules = tuple(dict.fromkeys(module for group in groups for module in group.members))
         genes.append(ChannelGroup(name, lead.units, lead.channels, modules, choices))
         ties.append(Tie(tuple(indices), counts))
+    whole = (group.name for group, key in zip(space.groups, keys, strict=True) if key is None)
+    reason = "has a width that the network's constructor does not take"
     return TiedSpace(
         tuple(genes),
-        space.frozen,
+        (*space.frozen, *(Frozen(name, reason) for name in whole)),
         space.axes,
         space.costs,
         untied=space,
@@ -153,9 +164,7 @@ def _choices(
     choices, rows = [], []
     for kept in lead.choices:
         row = [_same_fraction(group, kept, lead.units) for group in groups]
-        fits = all(
-            count * lead.units == kept * group.units for count, group in zip(row, groups, strict=True)
-        )
+        fits = all(count * lead.units == kept * group.units for count, group in zip(row, groups, strict=True))
         if not exact or (fits and kept):
             choices.append(kept)
             rows.append(row)
@@ -164,7 +173,7 @@ def _choices(
 
 def _same_fraction(group: ChannelGroup, kept: int, of: int) -> int:
     """The choice nearest to the fraction; a group that may go away goes only where the widest does."""
-    legal = [choice for choice in group.choices if choice or not kept] if kept else group.choices[:1]
+    legal = [choice for choice in group.choices if choice] if kept else group.choices[:1]
     return min(reversed(legal), key=lambda choice: abs(choice * of - kept * group.units))
 
 

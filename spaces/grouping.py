@@ -135,17 +135,19 @@ def _role(components: np.ndarray, ids: list[Ids], owners: Owners) -> Role:
     together = np.concatenate(ids)
     namer = together[np.argmin(owners.produced_at[together])]
     producer = int(owners.axis(namer[None])[0])
-    start = int(owners.starts[producer])
-    positions = [own[owners.axis(own) == producer] - start for own in ids]
-    order = np.argsort([own.min() for own in positions])
-    everywhere = np.concatenate(positions)
+    axes = owners.axis(together)
+    on_producer = axes == producer
+    component = np.repeat(np.arange(len(ids)), [len(own) for own in ids])[on_producer]
+    positions = together[on_producer] - int(owners.starts[producer])
+    first = np.full(len(ids), NEVER)
+    np.minimum.at(first, component, positions)
     return Role(
-        components[order],
-        np.unique(owners.axis(together)),
+        components[np.argsort(first, kind="stable")],
+        np.unique(axes),
         producer,
-        int(everywhere.min()),
-        int(everywhere.max()) + 1,
-        len(everywhere),
+        int(positions.min()),
+        int(positions.max()) + 1,
+        len(positions),
         int(owners.produced_at[namer]),
     )
 

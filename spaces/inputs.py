@@ -71,9 +71,20 @@ class Call:
         def resize(tensor: Tensor) -> Tensor:
             if not tensor.ndim or len(tensor) != given:
                 return tensor
-            return tensor[torch.arange(size, device=tensor.device) % given]
+            return torch.cat([tensor] * -(-size // given))[:size] if size > given else tensor[:size]
 
         return self.map(resize)
+
+    def with_side(self, length: int) -> "Call":
+        """The call on images of at most this length along every axis after batch and channels.
+
+        Tensors of fewer than four dimensions are no images.
+        """
+
+        def crop(tensor: Tensor) -> Tensor:
+            return tensor[:, :, *[slice(length)] * (tensor.ndim - 2)] if tensor.ndim > 3 else tensor
+
+        return self.map(crop)
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model on it."""

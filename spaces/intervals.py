@@ -70,6 +70,7 @@ def plausible_front(
     *,
     groups: np.ndarray | None = None,
     replicate_sd: float = 0.0,
+    replicate_freedom: float = np.inf,
     replicates: np.ndarray | None = None,
     level: float = 0.95,
     n_boot: int = 1000,
@@ -95,6 +96,7 @@ def plausible_front(
         per_case: Each case's share in the metric (larger is better), averaged over a network's replicates.
         groups: (cases,) patient of each case. Default: each case is a patient.
         replicate_sd: Standard deviation of the metric between repeats of one network.
+        replicate_freedom: Degrees of freedom that it was estimated with.
         replicates: (n,) repeats that each network's shares are the mean of. Default: 1.
         level: Simultaneous confidence that it takes to drop a network.
         n_boot: Resamples.
@@ -129,7 +131,7 @@ def plausible_front(
         per_case.mean(axis=1),
         deviations * np.sqrt(len(sizes) / (len(sizes) - 1)) / per_case.shape[1],
         noise,
-        _resample(deviations, sizes, noise, n_boot, rng),
+        _resample(deviations, sizes, noise, replicate_freedom, n_boot, rng),
         level,
     )
     return plausible
@@ -178,7 +180,12 @@ def _explained(
 
 
 def _resample(
-    deviations: np.ndarray, sizes: np.ndarray, noise: np.ndarray, n_boot: int, rng: np.random.Generator
+    deviations: np.ndarray,
+    sizes: np.ndarray,
+    noise: np.ndarray,
+    noise_freedom: float,
+    n_boot: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """What chance does to each network's metric: (n, n_boot) float32, patients drawn once for all."""
     n_patients = len(sizes)
@@ -188,7 +195,10 @@ def _resample(
     scale /= np.sqrt(rng.chisquare(freedom, n_boot) / freedom)  # as Student: the spread is an estimate too
     drawn = deviations.astype(np.float32) @ (weights * scale[:, None]).T.astype(np.float32)
     if noise.any():
-        drawn += np.sqrt(noise)[:, None].astype(np.float32) * rng.standard_normal(drawn.shape, np.float32)
+        training = np.sqrt(noise)[:, None].astype(np.float32) * rng.standard_normal(drawn.shape, np.float32)
+        if np.isfinite(noise_freedom):  # one estimate for all, off by the same factor in each resample
+            training /= np.sqrt(rng.chisquare(noise_freedom, n_boot) / noise_freedom).astype(np.float32)
+        drawn += training
     return drawn
 
 

@@ -56,11 +56,11 @@ class Ledger:
 
     def steps(self) -> list[list[Storage]]:
         """What is alive in each step."""
-        storages = self.storages
-        return [
-            [storage for storage in storages if storage.born <= step <= storage.last_used]
-            for step in range(1, self._step + 1)
-        ]
+        alive: list[list[Storage]] = [[] for _ in range(self._step)]
+        for storage in self.storages:
+            for step in range(storage.born, storage.last_used + 1):
+                alive[step - 1].append(storage)
+        return alive
 
     def _use(self, tensor: Tensor, size: Sequence[Size]) -> None:
         address = self._address(tensor)

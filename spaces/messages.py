@@ -16,12 +16,21 @@ Genome: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One evaluation to do: a genome at a rung, and which repetition of it this is."""
+    """One evaluation to do: a genome at a rung, and which repetition of it this is.
+
+    Attributes:
+        number: Of the trial in its campaign.
+        genome: Which network.
+        rung: How thoroughly it is evaluated.
+        replicate: Which repetition; it decides the seed.
+        fold: Which part of the data is held out; 0 where there is only one.
+    """
 
     number: int
     genome: Genome
     rung: str = "finetune"
     replicate: int = 0
+    fold: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,35 +1,16 @@
-"""Which units of a group matter most.
+"""Which units of a group stay longest: the order that a criterion gives them, found once for all genomes."""
 
-A criterion scores every position along every dimension of every parameter that units run through. A unit's
-score is the sum over all positions that it holds, in all coupled parameters: producers, consumers, norms
-(Fang et al. 2023, DepGraph, arXiv 2301.12900). Before, the scores along each dimension of each tensor are
-divided by their mean, so that large tensors do not drown small ones.
-
-Criteria:
-
-- `l1`: sum of absolute weights (Li et al. 2017, Pruning filters for efficient ConvNets, arXiv 1608.08710).
-- `l2`: sum of squared weights, which orders as the Euclidean norm does.
-- `taylor`: sum of (weight x gradient)**2, averaged over batches: the squared change of the loss, to first
-  order, when the weight goes (Molchanov et al. 2019, Importance estimation, arXiv 1906.10771, equation 8).
-- `random`: any order; the control that every criterion must beat.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.clone import check_fit, clone_with, named_tensors
-from spaces.errors import InputError, did_you_mean
+from spaces.clone import check_fit
+from spaces.criteria import CRITERIA, Batches, Loss, Material
+from spaces.errors import InputError, NetworkError, RunError, did_you_mean
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[object, Tensor], Tensor]
-Importance = Mapping[str, Tensor]
-"""A score of every element of every parameter, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +19,7 @@ class Ranking:
 
     Attributes:
         criterion: What ranked them.
-        space: Fingerprint of the channel space.
+        space: Fingerprint of the channel space, the one with a gene for every group.
         order: Per group, its units (numbered from 0 within the group), best first; int64.
     """
 
@@ -49,13 +30,18 @@ class Ranking:
     def kept(self, space: ChannelSpace, genome: Genome) -> np.ndarray:
         """Mask over all units: the genome's best of each group, (number of units,) bool.
 
+        Args:
+            space: The space that was ranked, or one in which groups of it are tied.
+            genome: Of that space.
+
         Raises:
             InputError: The ranking is of another space.
         """
-        if self.space != space.fingerprint:
+        if self.space != space.fine.fingerprint:
             raise InputError("the ranking belongs to another channel space; rank the channels of this one")
         kept = np.zeros(space.offsets[-1], dtype=bool)
-        for start, order, count in zip(space.offsets, self.order, genome, strict=False):
+        counts = space.expand(np.asarray([genome], dtype=float))[0].astype(np.int64)
+        for start, order, count in zip(space.offsets, self.order, counts, strict=False):
             kept[start + order[:count]] = True
         return kept
 
@@ -69,25 +55,37 @@ def rank_channels(
     *,
     seed: int = 0,
 ) -> Ranking:
-    """Rank the units of every group. Deterministic; the model is not changed.
+    """Rank the units of every group. Deterministic; the model is not changed. Equal units keep their order.
 
     Args:
         model: The dense network of the space.
-        space: Its channel space.
+        space: Its channel space; one with tied groups has the ranking of the groups themselves.
         criterion: One of `CRITERIA`.
-        batches: (images, targets), for criteria that look at data.
-        loss: (outputs, targets) -> scalar, for the same.
+        batches: (images, targets), for criteria that look at images; read once.
+        loss: (outputs, targets) -> scalar, for criteria that look at the loss.
         seed: Of the criterion `random`.
 
     Raises:
         InputError: The criterion is unknown, or lacks its data.
-        NetworkError: The model is not the one that the space describes.
+        NetworkError: The model is not the one that the space describes, or its scores are not finite.
     """
-    if criterion not in _CRITERIA:
-        raise InputError(f"unknown criterion {criterion!r}; {did_you_mean(criterion, _CRITERIA)}")
+    if criterion not in CRITERIA:
+        raise InputError(f"unknown criterion {criterion!r}; {did_you_mean(criterion, CRITERIA)}")
+    needs = CRITERIA[criterion]
+    if (needs.batches and batches is None) or (needs.loss and loss is None):
+        also = " and loss=" if needs.loss else ""
+        raise InputError(
+            f"criterion {criterion!r} looks at data: give batches=[(images, targets), ...]{also}"
+        )
+    space = space.fine
     check_fit(model, space)
-    importance = _CRITERIA[criterion](_Material(model, batches, loss, seed))
-    scores = _unit_scores(space, importance)
+    with torch.random.fork_rng(devices=[]):
+        scores = needs.score(Material(model, space, batches or (), loss or _no_loss, seed))
+    if not np.isfinite(scores).all():
+        raise NetworkError(
+            f"criterion {criterion!r} gives scores that are not finite: look for NaN in the weights"
+            + (", the images and the loss" if needs.batches else "")
+        )
     order = tuple(
         np.argsort(-scores[start:stop], kind="stable")
         for start, stop in zip(space.offsets, space.offsets[1:], strict=False)
@@ -95,72 +93,5 @@ def rank_channels(
     return Ranking(criterion, space.fingerprint, order)
 
 
-@dataclass(frozen=True, eq=False)
-class _Material:
-    model: nn.Module
-    batches: Batches | None
-    loss: Loss | None
-    seed: int
-
-    def parameters(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in named_tensors(self.model):
-            if isinstance(tensor, nn.Parameter):
-                yield name, tensor.detach()
-
-
-def _l1(material: _Material) -> Importance:
-    return {name: tensor.abs() for name, tensor in material.parameters()}
-
-
-def _l2(material: _Material) -> Importance:
-    return {name: tensor.square() for name, tensor in material.parameters()}
-
-
-def _random(material: _Material) -> Importance:
-    generator = torch.Generator().manual_seed(material.seed)
-    return {name: torch.rand(tensor.shape, generator=generator) for name, tensor in material.parameters()}
-
-
-def _taylor(material: _Material) -> Importance:
-    if material.batches is None or material.loss is None:
-        raise InputError("criterion 'taylor' looks at data: give batches=[(images, targets), ...] and loss=")
-    model = clone_with(material.model, lambda _, tensor: tensor.detach().clone()).eval()
-    weights = dict(model.named_parameters())
-    for weight in weights.values():
-        weight.requires_grad_(True)
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    device = next(iter(weights.values())).device
-    count = 0
-    with torch.enable_grad():
-        for images, targets in material.batches:
-            value = material.loss(model(images.to(device)), targets.to(device))
-            gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
-                if gradient is not None:
-                    total[name] += (weight.detach() * gradient).square()
-            count += 1
-    if count == 0:
-        raise InputError("criterion 'taylor' got no batches: give at least one (images, targets)")
-    return total
-
-
-_CRITERIA: Mapping[str, Callable[[_Material], Importance]] = {
-    "l1": _l1,
-    "l2": _l2,
-    "taylor": _taylor,
-    "random": _random,
-}
-CRITERIA: tuple[str, ...] = tuple(_CRITERIA)
-
-
-def _unit_scores(space: ChannelSpace, importance: Importance) -> np.ndarray:
-    scores = np.zeros(space.offsets[-1])
-    for axis in space.axes:
-        if axis.tensor not in importance:
-            continue  # a buffer, or a size that a module only states
-        tensor = importance[axis.tensor]
-        others = [dim for dim in range(tensor.ndim) if dim != axis.dim]
-        along = (tensor.double().sum(dim=others) if others else tensor.double()).cpu().numpy()
-        held = axis.units >= 0
-        np.add.at(scores, axis.units[held], along[held] / (along[held].mean() or 1.0))
-    return scores
+def _no_loss(outputs: object, _: Tensor) -> Tensor:
+    raise RunError(f"a criterion that was given no loss asked for it, of {type(outputs).__name__}")

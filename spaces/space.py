@@ -179,7 +179,16 @@ class ChannelSpace:
         if wrong.any():
             row, gene = np.argwhere(wrong)[0]
             raise InputError(_complaint(self.groups[gene], counts[row, gene]))
-        return Costs(self.costs, counts)
+        return Costs(self.costs, self.expand(counts))
+
+    @property
+    def fine(self) -> "ChannelSpace":
+        """The space with one gene for every group: this one, unless groups are tied."""
+        return self
+
+    def expand(self, counts: np.ndarray) -> np.ndarray:
+        """Genomes as genomes of `fine`: (n, n_genes) -> (n, n_groups)."""
+        return counts
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ from spaces.clone import named_tensors
 from spaces.errors import RunError
 from spaces.inputs import Call
 from spaces.ledger import Ledger, Size, sizes
+from spaces.metas import shape_of
 from spaces.rules import rule_for
 from spaces.step import Rule, Site, Step, bind
 
@@ -34,6 +35,7 @@ class Tracer(TorchDispatchMode):
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
         sites: The ambiguous reshapes met, with the ids that they split and the number of interpretations.
         path: The module that runs.
+        entered: Ids along the last dimension of the first tensor that it was given.
     """
 
     def __init__(self, model: nn.Module, decisions: Mapping[Site, int] | None = None) -> None:
@@ -47,6 +49,7 @@ class Tracer(TorchDispatchMode):
         self.decisions = dict(decisions or {})
         self.sites: dict[Site, tuple[Ids, int]] = {}
         self.path = ""
+        self.entered: Ids | None = None
         self._reshapes: dict[str, int] = {}
         self._dims = WeakTensorKeyDictionary()
         self._model = model
@@ -54,6 +57,11 @@ class Tracer(TorchDispatchMode):
         for name, tensor in named_tensors(model):
             self._names[id(tensor)] = name
             self._dims[tensor] = tuple(self._fresh(name, dim, n) for dim, n in enumerate(tensor.shape))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would load its compiler at the first operator, which takes longer than the trace."""
+        return False
 
     def _fresh(self, name: str, dim: int, length: int) -> Ids | None:
         if length == 1:
@@ -96,9 +104,8 @@ class Tracer(TorchDispatchMode):
 
     def execute(self, step: Step) -> Any:
         """Run the operator itself."""
-        if step.func.overloadpacket is torch.ops.aten.native_batch_norm and step["input"].is_meta:
-            return _batch_norm_shapes(step["input"], step["training"])
-        return step.func(*step.values["*"], **step.values["**"])
+        known = shape_of(step.func, step.values)
+        return step.func(*step.values["*"], **step.values["**"]) if known is None else known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and its rule."""
@@ -109,11 +116,11 @@ class Tracer(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = list(_tensors((*args, *kwargs.values())))
         self.touched.update(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
         values = bind(func, args, kwargs)
         result = self.execute(Step(self, func, values, inputs, ()))
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        outputs = list(_tensors((result,)))
         self._follow(Step(self, func, values, inputs, outputs), rule)
         return result
 
@@ -139,16 +146,18 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Keep `path` on the module that runs."""
+        """Keep `path` and `entered` on the module that runs."""
         paths = {id(module): path for path, module in reversed(list(self._model.named_modules()))}
-        stack: list[str] = []
+        stack: list[tuple[str, Ids | None]] = []
 
         def enter(module: nn.Module, args: Any) -> None:
-            stack.append(self.path)
+            stack.append((self.path, self.entered))
             self.path = paths.get(id(module), self.path)
+            first = next(_tensors(args), None)
+            self.entered = self.dims(first)[-1] if first is not None and first.ndim else None
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
-            self.path = stack.pop()
+            self.path, self.entered = stack.pop()
 
         with ExitStack() as hooks:
             hooks.callback(register_module_forward_pre_hook(enter).remove)
@@ -156,13 +165,7 @@ class Tracer(TorchDispatchMode):
             try:
                 yield
             finally:
-                self.path = ""
-
-
-def _batch_norm_shapes(source: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What the operator returns on meta tensors, where its decomposition takes most of a trace's time."""
-    statistics = source.new_empty(source.shape[1] if training else 0)
-    return torch.empty_like(source), statistics, torch.empty_like(statistics)
+                self.path, self.entered = "", None
 
 
 class _NoFeatureDropout(TorchFunctionMode):
@@ -180,6 +183,15 @@ class _NoFeatureDropout(TorchFunctionMode):
 _FEATURE_DROPOUTS = {
     name + tail for name in ("feature_dropout", "feature_alpha_dropout") for tail in ("", "_")
 }
+
+
+def _tensors(values: Sequence[object]) -> Iterator[Tensor]:
+    """Tensors among an operator's arguments or results, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 @contextmanager

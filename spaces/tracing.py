@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from spaces.channels import Ids
 from spaces.clone import clone_with
 from spaces.errors import InputError, NetworkError, RunError
+from spaces.granularity import Granularity, check_granularity
 from spaces.grouping import Owners, build_space, module_of
 from spaces.inputs import Call, Example
 from spaces.ledger import Ledger
 from spaces.space import ChannelSpace, choices
 from spaces.step import Site
+from spaces.survey import coarsen
 from spaces.tracer import Tracer
 from spaces.verification import Guilt, find_guilty, first_line
 from spaces.wishes import Wishes
@@ -29,6 +31,7 @@ def trace(
     round_to: int | None = None,
     ignore: Sequence[str] | str = (),
     only: Sequence[str] | str = (),
+    granularity: Granularity = "group",
     seed: int = 0,
 ) -> ChannelSpace:
     """Find out which channels of a network can go, together with what, and what the rest then costs.
@@ -46,12 +49,14 @@ def trace(
         round_to: Kept channels are multiples of this; default 8 in groups of at least 32 channels, else 1.
         ignore: Paths or patterns of modules whose output channels stay.
         only: Paths or patterns of the only modules whose output channels may go.
+        granularity: "group", "block" or "stage": what a gene moves (see `coarsen`).
         seed: Of the weights, inputs and genomes that verification tries.
 
     Raises:
         NetworkError: It is no module, the network rejects the input, or nothing can be pruned.
-        InputError: The example input or `round_to` cannot be used.
+        InputError: The example input, `round_to` or `granularity` cannot be used.
     """
+    check_granularity(granularity)
     _check(model, round_to)
     search = _Search(
         model, Call.of(example_input), Wishes.of(model, ignore, only), partial(choices, round_to=round_to)
@@ -67,7 +72,7 @@ def trace(
         reasons = "; ".join(dict.fromkeys(f"{frozen.name} {frozen.reason}" for frozen in space.frozen[:5]))
         raise NetworkError(f"nothing to prune in {type(model).__name__}: {reasons or 'it has no channels'}")
     _check_rounding(space, round_to)
-    return space
+    return coarsen(space, model, example_input, granularity)
 
 
 @dataclass(eq=False)
@@ -92,17 +97,12 @@ class _Search:
         return space
 
     def learn(self, space: ChannelSpace, guilty: Sequence[Guilt]) -> None:
-        """Read the reshapes that guilty groups go through in the next way; where there are none, freeze."""
-        reread: dict[Site, bool] = {}
-        for guilt in guilty:
-            ids = _ids_of(self.tracer, space, guilt.group)
-            components = set(self.partition.label[ids].tolist())
-            sites = [site for site in self.tracer.sites if components & self._components(site)]
-            for site in sites:
-                if site not in reread:
-                    reread[site] = self._read_otherwise(site)
-            if not any(reread[site] for site in sites):
-                self.bans.append((ids, guilt.reason))
+        """Read the reshapes that guilty groups go through in the next way; where none is left, freeze."""
+        found = [_ids_of(self.tracer, space, guilt.group) for guilt in guilty]
+        components = set(self.partition.label[np.concatenate(found)].tolist())
+        sites = [site for site in self.tracer.sites if components & self._components(site)]
+        if not any([self._read_otherwise(site) for site in sites]):  # all of them, not the first only
+            self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
 
     def _trace_once(self) -> ChannelSpace:
         self.tracer, ledger = _run(self.model, self.call, self.decisions)
@@ -161,13 +161,13 @@ def _passes(
     model: nn.Module, call: Call, decisions: Mapping[Site, int], move: Callable[[Tensor], Tensor]
 ) -> tuple[Tracer, Ledger]:
     copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
-    one = call.map(move).with_batch(1)
+    one, two = (call.with_batch(size).map(move) for size in (1, 2))
     with torch.random.fork_rng(devices=[]):
         tracer, ledger = Tracer(copied, decisions), Ledger()
         _run_to_outputs(tracer, one, ledger)
         try:
             copied.train()
-            _run_to_outputs(tracer, one.with_batch(2), None)
+            _run_to_outputs(tracer, two, None)
         except RunError:
             raise
         except Exception:  # a network that trains on more than images; eval mode is what is deployed

@@ -4,8 +4,12 @@ Both run in float64 with all parameters and buffers randomised, because a fresh 
 slices behind its zeros and ones. Silenced means: zero at every parameter and buffer position that a removed
 unit holds, at producers and consumers alike. Where a layer computes statistics over channels, the dense
 network's are taken over the kept ones (see `Reference`).
+
+Which units go together does not depend on the size of an image, only the price of finding out: where the
+network accepts smaller images than the example's, it is verified on the smallest of `SIDES` that it accepts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +25,18 @@ from spaces.surgery import cut
 from spaces.tracer import attention_unfused, find_tensors
 
 TOLERANCE = 1e-9  # of the largest output, in float64
+SIDES = (
+    32,
+    64,
+    96,
+    128,
+    192,
+    256,
+)  # of images; what halves five times over or needs eight patches divides them
+
+
+Check = Callable[[np.ndarray], str | None]
+"""Mask of kept units -> what is wrong with the network that keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,7 @@ def verify(
         genomes: Number of random genomes besides the minimal one.
         seed: Of weights, input and genomes.
     """
-    prover = Prover(model, example_input, space, seed)
+    prover = Prover(model, example_input, space.fine, seed)
     failures = []
     worst = 0.0
     for kept in prover.trials(genomes):
@@ -87,13 +103,14 @@ def find_guilty(
 ) -> list[Guilt]:
     """The groups to blame for failures; none when the space verifies.
 
-    Each group is tried alone; where all pass, the first group that makes growing prefixes fail is named.
+    Halves of what fails are tried apart, down to single groups; where both pass, the first group that makes
+    growing prefixes fail is named.
     """
     prover = Prover(model, example_input, space, seed)
     for kept in prover.trials(genomes=3):
         reason = prover.compare(kept)[1]
         if reason:
-            return prover.guilty_alone(kept) or [prover.guilty_in_company(kept, reason)]
+            return prover.guilty(kept, reason)
     return []
 
 
@@ -114,11 +131,26 @@ class Prover:
             self.dtype, self.tolerance = torch.float32, 1e-4
             self._prepare(model, call, generator)
             self._refuse_errors(call)
-        self.trains = self._trains(self.dense) is None
+        self.trains = self._trains(self.dense, self.call) is None
+        self.on_meta = self._fails_on_meta(self.dense) is None
 
     def _prepare(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
-        self.call = call.map(lambda tensor: _random_input(tensor, generator, self.dtype))
+        self.call = self._smallest(call.map(lambda tensor: _random_input(tensor, generator, self.dtype)))
+
+    def _smallest(self, call: Call) -> Call:
+        """The call on the smallest images that the network accepts in both modes, or as it is."""
+        for side in SIDES:
+            smaller = call.with_side(side)
+            if smaller.shapes == call.shapes:
+                break
+            try:
+                self._run(self.dense, smaller)
+            except Exception:  # too small, or of another shape than the network is made for
+                continue
+            if self._trains(self.dense, smaller) is None:
+                return smaller
+        return call
 
     def _refuse_errors(self, call: Call) -> None:
         try:
@@ -142,8 +174,11 @@ class Prover:
 
     def compare(self, kept: np.ndarray) -> tuple[float, str | None]:
         """Difference between pruned and silenced, relative to the largest output; and what is wrong."""
+        reason = self.fails(kept)
+        if reason:
+            return np.inf, reason
+        pruned = cut(self.dense, self.space, kept)
         try:
-            pruned = cut(self.dense, self.space, kept)
             found = self._run(pruned)
         except Exception as error:
             return np.inf, f"fails when pruned: {first_line(error)}"
@@ -153,31 +188,53 @@ class Prover:
         difference = max((_difference(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
         if not difference <= self.tolerance:
             return difference, f"gives other values when pruned (relative difference {difference:.1g})"
-        error_in_training = self._trains(pruned) if self.trains else None
+        error_in_training = self._trains(pruned, self.call) if self.trains else None
         if error_in_training:
             return np.inf, f"fails in train mode when pruned: {error_in_training}"
         return difference, None
 
-    def guilty_alone(self, kept: np.ndarray) -> list[Guilt]:
-        """Groups that fail while all others are dense."""
-        guilty = []
-        for group in range(len(self.space.groups)):
-            reason = self.compare(self._only(kept, range(group, group + 1)))[1]
-            if reason:
-                guilty.append(Guilt(group, reason))
-        return guilty
+    def fails(self, kept: np.ndarray) -> str | None:
+        """What goes wrong without looking at values; cheap, for it runs on meta tensors.
 
-    def guilty_in_company(self, kept: np.ndarray, reason: str) -> Guilt:
-        """By bisection: the first group whose pruning makes the groups up to it fail together."""
-        passes, fails = 0, len(self.space.groups)
+        A network that does not run on them fails later, in `compare`.
+        """
+        try:
+            pruned = cut(self.dense, self.space, kept)
+        except Exception as error:
+            return f"fails when pruned: {first_line(error)}"
+        failure = self._fails_on_meta(pruned) if self.on_meta else None
+        return f"fails when pruned: {failure}" if failure else None
+
+    def guilty(self, kept: np.ndarray, reason: str) -> list[Guilt]:
+        """Which groups are to blame, given that all fail together for this reason.
+
+        Where shapes clash, only those to blame for that: what else is wrong shows once they are frozen.
+        """
+        check = self.fails if self.fails(kept) else lambda mask: self.compare(mask)[1]
+        return self._guilty_among(kept, range(len(self.space.groups)), reason, check)
+
+    def _guilty_among(self, kept: np.ndarray, groups: range, reason: str, check: Check) -> list[Guilt]:
+        if len(groups) == 1:
+            return [Guilt(groups[0], reason)]
+        middle = len(groups) // 2
+        found = []
+        for part in (groups[:middle], groups[middle:]):
+            failure = check(self._only(kept, part))
+            if failure:
+                found += self._guilty_among(kept, part, failure, check)
+        return found or [self._guilty_in_company(kept, groups, reason, check)]
+
+    def _guilty_in_company(self, kept: np.ndarray, groups: range, reason: str, check: Check) -> Guilt:
+        """By bisection: the first group whose pruning makes those up to it fail together."""
+        passes, fails = 0, len(groups)
         while fails - passes > 1:
             middle = (passes + fails) // 2
-            found = self.compare(self._only(kept, range(middle)))[1]
+            found = check(self._only(kept, groups[:middle]))
             if found:
                 fails, reason = middle, found
             else:
                 passes = middle
-        return Guilt(fails - 1, reason)
+        return Guilt(groups[fails - 1], reason)
 
     def _only(self, kept: np.ndarray, groups: range) -> np.ndarray:
         mask = np.ones_like(kept)
@@ -186,24 +243,36 @@ class Prover:
             mask[span] = kept[span]
         return mask
 
-    def _run(self, model: nn.Module) -> list[Tensor]:
+    def _run(self, model: nn.Module, call: Call | None = None) -> list[Tensor]:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), attention_unfused():
-            return list(find_tensors(self.call(model)))
+            return list(find_tensors((call or self.call)(model)))
+
+    def _fails_on_meta(self, model: nn.Module) -> str | None:
+        """The error of a forward pass on meta tensors, if any."""
+        try:
+            self._run(clone_with(model, lambda _, t: t.detach().to("meta")), self.call.map(_on_meta))
+        except Exception as error:
+            return first_line(error)
+        return None
 
     def _silenced(self, kept: np.ndarray) -> list[Tensor]:
         model = silenced(self.dense, self.space, kept)
         with torch.random.fork_rng(devices=[]):
             return Reference(model, self.space, kept).run(self.call)
 
-    def _trains(self, model: nn.Module) -> str | None:
+    def _trains(self, model: nn.Module, call: Call) -> str | None:
         """The error of a forward pass in train mode, if any."""
         model = clone_with(model, lambda _, tensor: tensor.detach().clone()).train()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                self.call.with_batch(2)(model)
+                call.with_batch(2)(model)
         except Exception as error:
             return first_line(error)
         return None
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
 
 
 def first_line(error: Exception, width: int = 160) -> str:

@@ -59,7 +59,7 @@ class Wishes:
 def _look_up(paths: Sequence[str], setting: str, patterns: Sequence[str] | str) -> set[str]:
     found: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matched = {path for path in paths if _matches(path, pattern)}
+        matched = {path for path in paths if matches(path, pattern)}
         if not matched:
             raise NetworkError(
                 f"{setting}={pattern!r} matches no module of the network; {did_you_mean(pattern, paths)}"
@@ -68,5 +68,6 @@ def _look_up(paths: Sequence[str], setting: str, patterns: Sequence[str] | str) 
     return found
 
 
-def _matches(path: str, pattern: str) -> bool:
+def matches(path: str, pattern: str) -> bool:
+    """Whether the pattern names the module at the path, or something around it."""
     return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")

@@ -23,7 +23,7 @@ ROOMS = {  # vendor library -> the only files that may import it
     "optuna": {"search/controllers/samplers.py"},
     "ray": {"evaluators/pools/raypool.py", "evaluators/pools/cluster.py"},
     "sqlalchemy": {"search/store/archive.py", "search/store/engine.py", "search/store/schema.py"},
-    "plotly": {"reports/figures.py", "reports/page.py"},
+    "plotly": {"reports/figures.py", "reports/graph.py", "reports/page.py"},
     "jinja2": {"reports/page.py"},
     "typer": {"search/cli.py"},
     "rich": {"search/monitor.py", "search/display.py"},

@@ -198,6 +198,17 @@ def test_a_dense_network_that_fails_stops_the_campaign(store: Store, tmp_path: P
     assert store.campaign(campaign.id).status == "failed"
 
 
+def test_a_fault_that_stopped_a_campaign_is_forgiven(
+    store: Store, tmp_path: Path, reference: list[Record]
+) -> None:
+    workload = AnalyticWorkload(SPACE, noise=0.1, faults=Faults(str(tmp_path), raises={1: 1}))
+    campaign = new_campaign(store, workload=workload)
+    with pytest.raises(RunError, match="dense network"):
+        campaign.run(SerialPool(workload), Monitor())
+    again = new_campaign(store, workload=workload, campaign_id=campaign.id)
+    assert agree(again.run(SerialPool(workload), Monitor()), reference)
+
+
 def test_candidates_that_all_fail_stop_the_campaign(store: Store, tmp_path: Path) -> None:
     workload = AnalyticWorkload(SPACE, faults=Faults(str(tmp_path), raises=dict.fromkeys(range(3, 99), 1)))
     with pytest.raises(RunError, match=r"none of the first 12 candidates .*on purpose"):
@@ -216,6 +227,7 @@ def test_a_time_limit_ends_the_campaign(store: Store) -> None:
     began = time.monotonic()
     records = new_campaign(store, workload=slow, trials=10_000, wall_s=0.5).run(SerialPool(slow), Monitor())
     assert 5 <= len(records) < 100
+    assert store.campaigns()[0].status == "interrupted"
     assert time.monotonic() - began < 5
 
 

@@ -136,6 +136,36 @@ def test_resume_notices_changed_weights(call: Call, tmp_path: Path) -> None:
     assert "put back what was there" in said.err
 
 
+def test_demo_ends_with_a_report(call: Call, tmp_path: Path) -> None:
+    said = call("demo", "--out", "here", "--trials", "8")
+    assert said.status == 0, said.err
+    assert said.out.splitlines()[-1] == "report: here/report.html"
+    assert "training the dense network" in said.err
+    assert (tmp_path / "here/report.html").stat().st_size > 10_000
+    assert call("run", "here/demo.toml", "--quiet", "--set", "budget.trials=4").status == 0, (
+        "a file to start from"
+    )
+
+
+def test_demo_leaves_an_edited_campaign_alone(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").write_text("mine")
+    said = call("demo", "--out", ".")
+    assert said.status == 2
+    assert "was changed" in said.err
+    assert (tmp_path / "demo.toml").read_text() == "mine"
+
+
+def test_the_recorded_command_holds_no_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.cli import _command
+
+    for store in (
+        ["--store", "postgresql://ann:secret@host/db"],
+        ["--store=postgresql://h/d?password=secret"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["x", "run", "/home/ann/c.toml", *store, "--quiet"])
+        assert _command() == "paretoprune run c.toml --quiet"
+
+
 def test_inspect_writes_nothing(call: Call, tmp_path: Path) -> None:
     said = call("inspect", "tiny.toml")
     assert said.status == 0
@@ -190,6 +220,7 @@ def images(n: int, value: float) -> np.ndarray:
     return np.full((n, 32, 32), value, dtype=np.float32)
 
 
+NSGA2 = "search.controller=nsga2"
 PHANTOM = "data.source=phantom:classification"
 BAD_INPUTS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], str]] = {
     "unknown key": (None, ("search.controler=nsga2",), "did you mean 'controller'"),
@@ -220,6 +251,11 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], str]] = 
     "empty split": (lambda: npz(val_images=images(0, 0), val_labels=np.zeros((0, 1), int)), (), "val"),
     "image size": (None, ("network.factory=tests.tiny:fixed_size",), "not take images of shape (1, 32, 32)"),
     "nothing to prune": (None, ("network.factory=tests.tiny:bare",), "nothing to prune"),
+    "controller option": (None, (NSGA2, "search.options.populaton=3"), "did you mean"),
+    "controller option's value": (None, (NSGA2, "search.options.population=3"), "population"),
+    "deadline without ray": (None, ("execution.deadline_s=3",), "only Ray workers keep a deadline"),
+    "infinite epochs": (None, ("recipe.epochs=inf",), "recipe.epochs"),
+    "device": (None, ("proxy.device=gpu",), "proxy.device"),
     "module pattern": (None, ('pruning.ignore=["layerX.*"]',), "layerX"),
 }  # fmt: skip
 
@@ -254,6 +290,7 @@ def test_a_dense_network_at_chance_is_refused(call: Call, tmp_path: Path) -> Non
         (["run", "none.toml"], "there is no campaign file 'none.toml'"),
         (["run", "torn.toml"], "torn.toml is not valid TOML"),
         (["run", "tiny.toml", "--store", "mysql://x/y"], "unknown kind 'mysql'"),
+        (["run", "tiny.toml", "--store", "sqlite://"], "is gone when the program ends"),
         (["run", "tiny.toml", "--store", "nonsense"], "is no database URL"),
         (["run", "tiny.toml", "--store", "sqlite:///none/here.db"], "there is no folder"),
         (["run", "tiny.toml", "--store", "sqlite:///torn.toml"], "no SQLite database"),
@@ -286,9 +323,9 @@ def test_unknown_campaigns_are_refused(call: Call, finished: str) -> None:
 
 @pytest.mark.ray
 def test_an_address_without_a_cluster(call: Call, tmp_path: Path) -> None:
-    call("run", "tiny.toml", "--quiet", "--set", "budget.trials=4", "--store", "sqlite:///other.db")
+    before = sorted(tmp_path.rglob("*"))
     said = call("run", "tiny.toml", "--quiet", "--address", "127.0.0.1:1")
     assert said.status == 2
     assert "127.0.0.1:1" in said.err
     assert len(said.err.splitlines()) == 1
-    assert not (tmp_path / "paretoprune.db").exists()
+    assert sorted(tmp_path.rglob("*")) == before

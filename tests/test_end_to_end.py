@@ -130,19 +130,15 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, data_dir: Path, serial: lis
     assert_identical(stored(folder)[1], serial)
 
 
-def test_an_interrupted_campaign_says_how_to_go_on(
-    tmp_path: Path, data_dir: Path, serial: list[Record]
+@pytest.mark.parametrize(("executor", "sign"), [("serial", signal.SIGINT), ("ray", signal.SIGTERM)])
+def test_a_stopped_campaign_says_how_to_go_on(
+    tmp_path: Path, data_dir: Path, serial: list[Record], executor: str, sign: signal.Signals
 ) -> None:
     folder = new_folder(tmp_path)
-    driver = subprocess.Popen(
-        command("run", "breast.toml"),
-        cwd=folder,
-        env=environment(data_dir),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    settings = {"cwd": folder, "env": environment(data_dir), "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen(command("run", "breast.toml", "--executor", executor), **settings)
     wait_until(lambda: n_stored(folder) >= 3, driver)
-    os.kill(driver.pid, signal.SIGINT)
+    os.kill(driver.pid, sign)
     said = driver.communicate(timeout=60)[1]
     campaign, _ = stored(folder)
     assert driver.returncode == 130

@@ -165,6 +165,13 @@ def test_metrics_are_found_by_name_and_kind() -> None:
         find_metric("dice", "classification")
 
 
+def test_chance_of_dice_counts_empty_masks() -> None:
+    truth = np.zeros((10, 8, 8), dtype=np.uint8)
+    truth[:3, 0, 0] = 1
+    nothing = dice_scores(np.zeros_like(truth), truth, 2).mean()
+    assert METRICS["dice"].chance(truth, 2) == pytest.approx(nothing) == pytest.approx(0.7)
+
+
 def test_a_blind_network_is_at_chance_and_a_good_one_is_not() -> None:
     blind = auc_shares(*reversed(labels_and_scores(100, 2, 0, signal=0)))
     good = auc_shares(*reversed(labels_and_scores(100, 2, 0, signal=2)))

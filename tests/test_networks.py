@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evaluators.networks import LoadReport, build_network, load_weights, read_weights
+from evaluators.networks import LoadReport, build_network, code_of, load_weights, read_weights
 from evaluators.settings import NetworkSettings
 from spaces.errors import NetworkError
 
@@ -342,3 +342,17 @@ def test_weights_that_are_not_finite() -> None:
     torch.save(state, "w.pt")
     with pytest.raises(NetworkError, match=r"w\.pt: 0\.bias holds values that are NaN or infinite"):
         build("mine:plain", weights="w.pt")
+
+
+def test_an_edited_forward_is_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "from torch import nn\nclass Net(nn.Sequential):\n    pass\n"
+    codes = []
+    for edit in ("", "# another activation\n"):
+        (tmp_path / "edited_network.py").write_text(source + edit)
+        sys.modules.pop("edited_network", None)
+        settings = NetworkSettings(factory="edited_network:Net")
+        codes.append(code_of(build_network(settings)[0], settings))
+    assert codes[0] != codes[1]
+    monet = NetworkSettings(factory="monai.networks.nets:resnet18", arguments={"n_input_channels": 1})
+    assert {"monai", "torch"} <= code_of(build_network(monet)[0], monet).keys()

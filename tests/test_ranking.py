@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaces.criteria import CRITERIA
 from spaces.errors import InputError, NetworkError
-from spaces.ranking import CRITERIA, rank_channels
+from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.tracing import trace
 from tests.nets import CASES, chain

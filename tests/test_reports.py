@@ -18,7 +18,6 @@ from reports.campaign import CampaignReport, without_paths
 from reports.figures import compare_figure, front_figure, history_figure, ratios_figure
 from reports.page import answer, percent, render, write_report
 from reports.table import (
-    Z95,
     failed_frame,
     front_table,
     headline,
@@ -99,7 +98,7 @@ def test_the_interval_is_that_of_the_paired_difference_and_of_the_repeats(few: l
     row = frame.iloc[1]
     assert row["difference"] == pytest.approx(mean)
     assert row["se"] == pytest.approx(np.sqrt(se**2 + noise**2 * (1 + 1 / 2)))
-    assert (row["low"], row["high"]) == pytest.approx((mean - Z95 * row["se"], mean + Z95 * row["se"]))
+    assert row["high"] - mean == pytest.approx(mean - row["low"])
     assert frame.iloc[0][["difference", "se", "low", "high"]].tolist() == [0, 0, 0, 0]
 
 
@@ -184,9 +183,9 @@ def test_the_answer_is_one_sentence() -> None:
     words = answer(report)
     assert words["sentence"] == (
         f"At {100 * chosen['flops_ratio']:.0f} % of the FLOPs the AUC is {chosen['metric']:.3f}: "
-        f"{abs(chosen['difference']):.3f} below dense (± {Z95 * chosen['se']:.3f})."
+        f"{abs(chosen['difference']):.3f} below dense (± {chosen['high'] - chosen['difference']:.3f})."
     )
-    assert words["caveat"].startswith("The cheapest network shown to stay within 0.02 of dense on 80 cases")
+    assert words["caveat"].startswith("The cheapest network whose own 95 % interval stays within 0.02")
     wide = report.trials.assign(low=report.trials["difference"] - 0.5)
     assert "is not shown by 80 cases" in answer(replace(report, trials=wide))["caveat"]
     alone = samples.report(samples.records(0)[:3])
@@ -213,7 +212,7 @@ def test_the_front_figure_shows_every_network_of_the_frame() -> None:
     assert sorted(shown[:, 0]) == sorted(frame["number"])
     bars = trace(figure, "intervals")
     on_front = frame[frame["front"] & frame["kind"].ne("dense")]
-    assert np.allclose(bars.error_y.array, Z95 * on_front["se"])
+    assert np.allclose(bars.error_y.array, on_front["high"] - on_front["difference"])
     steps = trace(figure, "front")
     assert steps.line.shape == "hv"
     assert (np.diff(steps.y) >= 0).all(), "more FLOPs never give less on the front"
@@ -392,3 +391,24 @@ def test_importing_reports_loads_neither_pandas_nor_plotly_and_never_torch() -> 
         "[getattr(reports, name) for name in reports.__all__]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_intervals_cover_where_the_noise_of_training_is_hardly_known() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        records = [
+            record(number, genome, rng.normal(0.8, 0.02) + rng.normal(0, 1e-4, 200), replicate=replicate)
+            for number, (genome, replicate) in enumerate([((4,), 0), ((4,), 1), ((4,), 2), ((2,), 0)])
+        ]
+        row = trials_frame(records, metric="auc", dense=(4,)).iloc[1]
+        covered.append(row["low"] < 0 < row["high"])
+    assert 0.91 < np.mean(covered) < 0.99
+
+
+def record(number: int, genome: tuple[int, ...], shares: np.ndarray, replicate: int = 0) -> Record:
+    """A complete trial with these shares in the metric."""
+    values = {"auc": float(shares.mean()), "loss": 0.5}
+    outcome = Outcome(number, "complete", values, {"metric": shares, "loss": shares})
+    costs = {"flops": float(genome[0]), "params": 1.0, "activation_bytes": 1.0}
+    return Record(Trial(number, genome, replicate=replicate), outcome, costs)

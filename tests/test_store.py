@@ -183,21 +183,21 @@ def test_find_knows_evaluations_of_every_campaign_by_identity(store: Store) -> N
     first, other = store.create(ENTRY), store.create(replace(ENTRY, fingerprint="g" * 64))
     store.append(first, record(5))
     trial = record(5).trial
-    found = store.find(ENTRY.fingerprint, trial.genome, trial.rung, trial.replicate)
+    found = store.find(ENTRY.fingerprint, replace(trial, number=99))
     assert found is not None
     assert found.agrees_with(record(5).outcome)
-    assert store.find("g" * 64, trial.genome, trial.rung, 0) is None
-    assert store.find(ENTRY.fingerprint, trial.genome, trial.rung, 1) is None
-    assert store.find(ENTRY.fingerprint, trial.genome, "full", 0) is None
-    assert store.find(ENTRY.fingerprint, (64, 32, 1), trial.rung, 0) is None
+    assert store.find("g" * 64, trial) is None
+    assert store.find(ENTRY.fingerprint, replace(trial, replicate=1)) is None
+    assert store.find(ENTRY.fingerprint, replace(trial, rung="full")) is None
+    assert store.find(ENTRY.fingerprint, replace(trial, genome=(64, 32, 1))) is None
     store.append(other, record(5))
-    assert store.find("g" * 64, trial.genome, trial.rung, 0) is not None
+    assert store.find("g" * 64, trial) is not None
 
 
 def test_find_overlooks_failures(store: Store) -> None:
     campaign = store.create(ENTRY)
     store.append(campaign, record(0, outcome=Outcome(0, "failed", error="worker lost")))
-    assert store.find(ENTRY.fingerprint, record(0).trial.genome, "finetune", 0) is None
+    assert store.find(ENTRY.fingerprint, record(0).trial) is None
 
 
 # Campaigns
@@ -270,7 +270,7 @@ def test_unknown_campaigns_are_refused_everywhere(store: Store) -> None:
         lambda: store.records("nobody"),
         lambda: store.set_status("nobody", "failed"),
         lambda: store.update_config("nobody", {}),
-        lambda: store.open_test("nobody", [1]),
+        lambda: store.open_test("nobody", [1], "t" * 64),
     ):
         with pytest.raises(StoreError, match="no campaign 'nobody'"):
             act()
@@ -279,9 +279,9 @@ def test_unknown_campaigns_are_refused_everywhere(store: Store) -> None:
 def test_openings_of_the_test_split_are_counted_for_the_data(store: Store) -> None:
     one, two = store.create(ENTRY), store.create(ENTRY)
     elsewhere = store.create(replace(ENTRY, fingerprints={"data": "other"}))
-    assert store.open_test(one, [3, 7]) == 1
-    assert store.open_test(two, []) == 2
-    assert store.open_test(elsewhere, [1]) == 1
+    assert store.open_test(one, [3, 7], "d" * 64) == 1
+    assert store.open_test(two, [], "d" * 64) == 2
+    assert store.open_test(elsewhere, [1], "e" * 64) == 1
     openings = store.openings("d" * 64)
     assert [(o.campaign_id, o.points) for o in openings] == [(one, (3, 7)), (two, ())]
 

@@ -18,7 +18,7 @@ from evaluators.data import load_splits
 from evaluators.dense import as_arrays
 from evaluators.guard import describe_error
 from evaluators.identity import fingerprint_of_arrays, seed_of
-from evaluators.networks import build_network
+from evaluators.networks import build_network, code_of
 from evaluators.pools import SerialPool
 from evaluators.settings import DataSettings, NetworkSettings, ProxySettings, TaskSettings
 from evaluators.workload import Workload
@@ -60,6 +60,7 @@ def make_workload(kind: str = "classification", **proxy: Any) -> Workload:
     space = trace(network, torch.zeros(1, splits.channels, *splits.spatial), verify=False)
     return Workload(
         network_settings,
+        code_of(network, network_settings),
         as_arrays(network),
         space,
         rank_channels(network, space, "l1"),

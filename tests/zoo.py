@@ -68,9 +68,7 @@ def _vit(dims: int) -> nn.Module:
 
 
 def _unetr(dims: int) -> nn.Module:
-    return nets.UNETR(
-        1, 2, 32, feature_size=16, hidden_size=48, mlp_dim=96, num_heads=4, spatial_dims=dims
-    )
+    return nets.UNETR(1, 2, 32, feature_size=16, hidden_size=48, mlp_dim=96, num_heads=4, spatial_dims=dims)
 
 
 def _swin(dims: int) -> nn.Module:

@@ -107,6 +107,8 @@ class Archive:
         with self._opened() as archive, archive.open(f"{key}.npy") as stream:
             try:
                 yield stream
+            except MemoryError:
+                raise DataError(f"{self.name}: {key} does not fit into memory") from None
             except ValueError as error:
                 if "allow_pickle" in str(error):
                     reason = (

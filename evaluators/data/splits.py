@@ -28,6 +28,15 @@ class Subset:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 hex over pixels and targets."""
+        digest = hashlib.sha256()
+        for array in (self.images, self.targets):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Subset":
         """The cases at these indices, in that order, copied."""
         indices = np.asarray(indices, dtype=np.int64)
@@ -102,9 +111,7 @@ class Splits:
         """sha256 hex over pixels and targets of train and val, and the class names; test takes no part."""
         digest = hashlib.sha256(repr((self.kind, self.classes)).encode())
         for subset in (self.train, self.val):
-            for array in (subset.images, subset.targets):
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
+            digest.update(subset.fingerprint.encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Connecting this process to Ray: a quiet local cluster, or one that runs already."""
 
+import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from spaces.errors import ConfigError
 
@@ -50,24 +53,40 @@ def connect(address: str | None, cpus: int, payload_bytes: int) -> Callable[[], 
     if address is None:
         store = max(SMALLEST_STORE, 2 * payload_bytes)
         cpus = max(cpus, os.cpu_count() or 1)
-        ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **quiet)
+        with _own_signals():
+            ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **quiet)
         return ray.shutdown
-    if address != "auto":
-        _check_answers(address)
+    check_cluster(address)
     try:
-        ray.init(address, **quiet)
+        with _own_signals():
+            ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"execution.address = {address!r}: no Ray cluster there: {reason}") from None
     return ray.shutdown
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own on SIGTERM that ends the process at once; ours stops and stores."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _nothing() -> None:
     """Leave the cluster to whoever started it."""
 
 
-def _check_answers(address: str) -> None:
-    """Ask whether Ray's control service (gRPC, so HTTP/2) is there; Ray itself would wait for minutes."""
+def check_cluster(address: str) -> None:
+    """Ask whether Ray's control service (gRPC, so HTTP/2) is there; Ray itself would wait for minutes.
+
+    Raises:
+        ConfigError: Nothing answers at that address, or something else does; "auto" is not asked.
+    """
+    if address == "auto":
+        return
     where = f"execution.address = {address!r}"
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 2**16):

@@ -115,10 +115,10 @@ class RayPool:
             "num_gpus": gpus_per_worker,
             "runtime_env": {"env_vars": _environment(threads, gpus_per_worker)},
         }
-        if gpus_per_worker and address is None and not ray.cluster_resources().get("GPU"):
+        if gpus_per_worker and not ray.cluster_resources().get("GPU"):
             self._disconnect()
             raise ConfigError(
-                f"execution.gpus_per_worker = {gpus_per_worker:g}, but Ray sees no GPU here; set it to 0"
+                f"execution.gpus_per_worker = {gpus_per_worker:g}, but Ray sees no GPU there; set it to 0"
             )
         self._spec = ray.put(spec)
         self._waiting: deque[_Job] = deque()

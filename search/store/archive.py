@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, cast, get_args
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError
 
@@ -18,7 +18,10 @@ from search.store.engine import DEFAULT_URL, artifact_dir, open_engine, parse_ur
 from search.store.entries import CampaignEntry, CampaignRow, Opening, Status
 from search.store.schema import campaigns, test_openings, trials
 from spaces.errors import StoreError, did_you_mean
-from spaces.messages import Genome, Outcome, Record
+from spaces.messages import Outcome, Record, Trial
+
+SEARCH = "search"
+"""The stage of the trials that a campaign's search asks for."""
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
 
@@ -110,8 +113,13 @@ class Store:
         """Replace what reports show of a campaign."""
         self._update(campaign_id, description=json.dumps(dict(description)))
 
-    def append(self, campaign_id: str, record: Record) -> None:
+    def append(self, campaign_id: str, record: Record, stage: str = SEARCH) -> None:
         """Add a record to a campaign; on disk when this returns. Nothing happens if it is there already.
+
+        Args:
+            campaign_id: Which campaign.
+            record: What was found.
+            stage: Who asked for the trial; numbers are counted within a stage.
 
         Raises:
             StoreError: The campaign has another record of that number, or it could not be written; then
@@ -121,27 +129,41 @@ class Store:
         row = encode_record(record, self._fingerprint(campaign_id))
         try:
             with self._writing(f"record {number} of campaign {campaign_id} was not stored") as connection:
-                connection.execute(insert(trials).values(campaign_id=campaign_id, **row))
+                connection.execute(insert(trials).values(campaign_id=campaign_id, stage=stage, **row))
         except IntegrityError:
-            self._must_agree(campaign_id, record)
+            self._must_agree(campaign_id, record, stage)
 
-    def records(self, campaign_id: str, *, per_case: bool = True) -> list[Record]:
-        """A campaign's records in the order of their numbers; without their arrays if `per_case` is False."""
+    def forget_failures(self, campaign_id: str, numbers: Iterable[int]) -> None:
+        """Take failed trials of the search out again, so that they are evaluated anew."""
+        query = (
+            delete(trials)
+            .where(trials.c.campaign_id == campaign_id, trials.c.stage == SEARCH)
+            .where(trials.c.number.in_(list(numbers)), trials.c.status == "failed")
+        )
+        with self._writing("failed trials were not taken out") as connection:
+            connection.execute(query)
+
+    def records(self, campaign_id: str, *, per_case: bool = True, stage: str = SEARCH) -> list[Record]:
+        """A campaign's records of one stage in the order of their numbers; `per_case`: with their arrays."""
         self._fingerprint(campaign_id)
         columns = [column for column in trials.c if per_case or column.name != "per_case"]
-        query = select(*columns).where(trials.c.campaign_id == campaign_id).order_by(trials.c.number)
+        query = (
+            select(*columns)
+            .where(trials.c.campaign_id == campaign_id, trials.c.stage == stage)
+            .order_by(trials.c.number)
+        )
         with self._reading() as connection:
             return [self._decoded(row) for row in connection.execute(query).mappings()]
 
-    def find(self, fingerprint: str, genome: Genome, rung: str, replicate: int) -> Outcome | None:
-        """What any campaign found for this evaluation: the evaluation cache.
+    def find(self, fingerprint: str, trial: Trial) -> Outcome | None:
+        """What any campaign found for this evaluation, whatever its number: the evaluation cache.
 
         Only complete outcomes: a failure may have been the machine's. The outcome carries the number of
         the trial that it was found in.
         """
         query = (
             select(trials)
-            .where(trials.c.identity == identity(fingerprint, genome, rung, replicate))
+            .where(trials.c.identity == identity(fingerprint, trial))
             .where(trials.c.status == "complete")
             .order_by(trials.c.campaign_id, trials.c.number)
             .limit(1)
@@ -150,37 +172,38 @@ class Store:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else self._decoded(row).outcome
 
-    def open_test(self, campaign_id: str, points: Iterable[int]) -> int:
-        """Note that a campaign looks at its test split, before it does.
+    def open_test(self, campaign_id: str, points: Iterable[int], test_fingerprint: str) -> int:
+        """Note that a campaign looks at its test split, before any network sees it.
 
         Args:
             campaign_id: Who looks.
             points: Numbers of the trials whose networks are tested.
+            test_fingerprint: Of the test images (`Subset.fingerprint`).
 
         Returns:
-            How often these data's test split was opened in this store, this time included.
+            How often these test images were opened in this store, this time included.
         """
-        data = self.campaign(campaign_id).fingerprints.get("data", "")
+        self._fingerprint(campaign_id)
         row = {
             "campaign_id": campaign_id,
             "opened": datetime.now(UTC).isoformat(),
-            "data_fingerprint": data,
+            "test_fingerprint": test_fingerprint,
             "points": json.dumps([int(point) for point in points]),
         }
         with self._writing("the opening of the test split was not noted") as connection:
             connection.execute(insert(test_openings).values(**row))
-        return len(self.openings(data))
+        return len(self.openings(test_fingerprint))
 
-    def openings(self, data_fingerprint: str) -> list[Opening]:
-        """Every opening of these data's test split by a campaign of this store, oldest first."""
-        query = select(test_openings).where(test_openings.c.data_fingerprint == data_fingerprint)
+    def openings(self, test_fingerprint: str) -> list[Opening]:
+        """Every opening of these test images by a campaign of this store, oldest first."""
+        query = select(test_openings).where(test_openings.c.test_fingerprint == test_fingerprint)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(test_openings.c.id)).mappings().all()
         return [
             Opening(
                 campaign_id=row["campaign_id"],
                 opened=datetime.fromisoformat(row["opened"]),
-                data_fingerprint=row["data_fingerprint"],
+                test_fingerprint=row["test_fingerprint"],
                 points=tuple(json.loads(row["points"])),
             )
             for row in rows
@@ -213,10 +236,12 @@ class Store:
             self._fingerprints[campaign_id] = found
         return self._fingerprints[campaign_id]
 
-    def _must_agree(self, campaign_id: str, record: Record) -> None:
+    def _must_agree(self, campaign_id: str, record: Record, stage: str) -> None:
         """Raise unless the stored record of that number says the same."""
         number = record.trial.number
-        query = select(trials).where(trials.c.campaign_id == campaign_id, trials.c.number == number)
+        query = select(trials).where(
+            trials.c.campaign_id == campaign_id, trials.c.stage == stage, trials.c.number == number
+        )
         with self._reading() as connection:
             stored = self._decoded(connection.execute(query).mappings().one())
         if not stored.agrees_with(record):
@@ -244,8 +269,9 @@ class Store:
 
 
 def _campaigns() -> Any:
-    """The query for campaigns and the number of their trials."""
-    count = select(func.count()).select_from(trials).where(trials.c.campaign_id == campaigns.c.id)
+    """The query for campaigns and the number of their searches' trials."""
+    mine = (trials.c.campaign_id == campaigns.c.id, trials.c.stage == SEARCH)
+    count = select(func.count()).select_from(trials).where(*mine)
     return select(campaigns, count.scalar_subquery().label("n_trials"))
 
 

@@ -21,11 +21,12 @@ def encode_record(record: Record, fingerprint: str) -> dict[str, Any]:
     trial, outcome = record.trial, record.outcome
     return {
         "number": trial.number,
-        "identity": identity(fingerprint, trial.genome, trial.rung, trial.replicate),
+        "identity": identity(fingerprint, trial),
         "fingerprint": fingerprint,
         "genome": encode_genome(trial.genome),
         "rung": trial.rung,
         "replicate": trial.replicate,
+        "fold": trial.fold,
         "status": outcome.status,
         "measured": encode_numbers(outcome.values),
         "costs": encode_numbers(record.costs),
@@ -37,7 +38,8 @@ def encode_record(record: Record, fingerprint: str) -> dict[str, Any]:
 
 def decode_record(row: Mapping[str, Any]) -> Record:
     """The record whose columns these are; without "per_case" among them, one without arrays."""
-    trial = Trial(row["number"], decode_genome(row["genome"]), row["rung"], row["replicate"])
+    genome = decode_genome(row["genome"])
+    trial = Trial(row["number"], genome, row["rung"], row["replicate"], row["fold"])
     outcome = Outcome(
         number=row["number"],
         status=row["status"],
@@ -49,9 +51,9 @@ def decode_record(row: Mapping[str, Any]) -> Record:
     return Record(trial, outcome, decode_numbers(row["costs"]))
 
 
-def identity(fingerprint: str, genome: Genome, rung: str, replicate: int) -> str:
-    """SHA-256 of what an evaluation depends on: the key of the evaluation cache."""
-    key = json.dumps([fingerprint, encode_genome(genome), rung, int(replicate)])
+def identity(fingerprint: str, trial: Trial) -> str:
+    """SHA-256 of what an evaluation depends on, its number apart: the key of the evaluation cache."""
+    key = json.dumps([fingerprint, encode_genome(trial.genome), trial.rung, trial.replicate, trial.fold])
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -60,6 +60,8 @@ def check_store(url: str) -> None:
     """
     place = parse_url(url)
     if place.get_backend_name() == "sqlite":
+        if _in_memory(place):
+            raise StoreError(f"the store {url!r} is gone when the program ends; write {_FORMS}")
         _check_file(place, create=True)
         if _in_memory(place):
             return
@@ -93,8 +95,8 @@ def parse_url(url: str) -> URL:
 
 
 def shown(place: URL) -> str:
-    """The URL as messages may show it."""
-    return place.render_as_string(hide_password=True)
+    """The URL as messages may show it: no password, and no query, which may hold one."""
+    return place.set(query={}).render_as_string(hide_password=True)
 
 
 def artifact_dir(url: str) -> Path:

@@ -52,11 +52,11 @@ class Opening:
     Attributes:
         campaign_id: Who looked.
         opened: UTC.
-        data_fingerprint: Which data.
+        test_fingerprint: Which test images.
         points: Numbers of the trials whose networks were tested.
     """
 
     campaign_id: str
     opened: datetime
-    data_fingerprint: str
+    test_fingerprint: str
     points: tuple[int, ...]

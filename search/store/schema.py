@@ -26,13 +26,15 @@ trials = Table(
     "trials",
     metadata,
     Column("campaign_id", String(80), ForeignKey("campaigns.id"), primary_key=True),
+    Column("stage", String(16), primary_key=True),  # who asked: the search, a calibration, finalise ...
     Column("number", Integer, primary_key=True),
-    # SHA-256 of the four columns after it: PostgreSQL cannot index a genome of some hundred groups.
+    # SHA-256 of the five columns after it: PostgreSQL cannot index a genome of some hundred groups.
     Column("identity", String(64), nullable=False, index=True),
     Column("fingerprint", String(128), nullable=False),
     Column("genome", Text, nullable=False),
     Column("rung", String(64), nullable=False),
     Column("replicate", Integer, nullable=False),
+    Column("fold", Integer, nullable=False),
     Column("status", String(16), nullable=False),
     Column("measured", Text, nullable=False),
     Column("costs", Text, nullable=False),
@@ -47,6 +49,6 @@ test_openings = Table(
     Column("id", Integer, primary_key=True),
     Column("campaign_id", String(80), ForeignKey("campaigns.id"), nullable=False, index=True),
     Column("opened", String(40), nullable=False),
-    Column("data_fingerprint", String(128), nullable=False, index=True),
+    Column("test_fingerprint", String(128), nullable=False, index=True),
     Column("points", Text, nullable=False),
 )

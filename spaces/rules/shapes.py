@@ -117,7 +117,9 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
     """Ids along one dimension unfolded into several: one of them carries the channels.
 
     Where rows repeat, or values are constant within rows, it is clear which one. Otherwise the
-    interpretations are tried, the largest dimension first, until one verifies.
+    interpretations are tried, the largest dimension first, until one verifies; then those in which the code
+    reads the split sizes off the module's input, so that both must shrink together (queries as wide as the
+    embedding, in `nn.MultiheadAttention` and in Swin transformers), the last dimension first.
     """
     found: list[Ids | None] = [None] * len(shape)
     if ids is None or len(shape) == 1:
@@ -130,8 +132,14 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
         if (rows == rows[:, :1]).all():
             found[axis] = np.moveaxis(grid, axis, 0).reshape(shape[axis], -1)[:, 0]
             return found
-    step.tracer.sites[site] = (ids, len(likely))
-    axis = likely[step.tracer.decisions.get(site, 0)]
+    readings = [(axis, False) for axis in likely]
+    entered = step.tracer.entered
+    if entered is not None and len(ids) % len(entered) == 0:
+        readings += [(axis, True) for axis in reversed(range(len(shape))) if shape[axis] > 1]
+    step.tracer.sites[site] = (ids, len(readings))
+    axis, as_entered = readings[step.tracer.decisions.get(site, 0)]
+    if as_entered and entered is not None:
+        step.tie(ids, np.tile(entered, len(ids) // len(entered)))
     found[axis] = step.tie_rows(np.moveaxis(grid, axis, 0).reshape(shape[axis], -1))
     return found
 

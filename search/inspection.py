@@ -1,0 +1,224 @@
+"""What a campaign can prune and how long it takes, found out before it runs: `paretoprune inspect`."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evaluators.data.splits import Splits
+from evaluators.pools.threads import pinned_threads
+from evaluators.protocols import Task
+from evaluators.training import Normalisation, Tensors, n_steps, resolve_device, tune
+from search.config import CampaignConfig
+from search.describe import describe_groups
+from search.prepare import trace_network
+from search.schedule import DENSE_REPLICATES
+from spaces.messages import Genome
+from spaces.ranking import rank_channels
+from spaces.space import ChannelSpace
+from spaces.surgery import prune
+
+MEASURED_S = 0.5  # spent on each kind of step, after one to warm up
+OCTAVES = 6  # the FLOPs axis ends at 1/64 of dense
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of one network on this machine: a training step of the proxy, and all validation cases."""
+
+    step_s: float
+    validation_s: float
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How long a campaign may take: an estimate from a few measured steps.
+
+    Attributes:
+        dense: The dense network's speed.
+        candidate: The speed of a uniform network with the mean FLOPs of candidates.
+        mean_flops: These, as a share of dense, assuming that candidates are spread evenly over the octaves
+            from dense to the cheapest that the search looks at.
+        cheapest_flops: The FLOPs of that one, as a share of dense.
+        dense_steps: Steps that train the dense network; 0 where its weights are given.
+        trial_steps: Steps of a trial.
+        dense_training_s: Training the dense network.
+        trial_s: One trial of a candidate: tuned and measured.
+        workers: Trials at the same time.
+        campaign_s: Everything, ranking and start of the workers apart.
+    """
+
+    dense: Speed
+    candidate: Speed
+    mean_flops: float
+    cheapest_flops: float
+    dense_steps: int
+    trial_steps: int
+    dense_training_s: float
+    trial_s: float
+    workers: int
+    campaign_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A campaign's network, taken apart.
+
+    Attributes:
+        space: What can be pruned.
+        groups: Every gene, as `describe_groups` says it.
+        frozen: What cannot be pruned: name and reason.
+        modules: Paths along the network that groups run through or that are frozen.
+        expected: How long the campaign takes.
+    """
+
+    space: ChannelSpace
+    groups: list[dict[str, Any]]
+    frozen: list[dict[str, str]]
+    modules: list[str]
+    expected: Expectation
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        costs = {
+            name: self.space.cost(genome).row(0)
+            for name, genome in (("dense", self.space.dense), ("minimal", self.space.minimal))
+        }
+        return {
+            "groups": self.groups,
+            "frozen": self.frozen,
+            **costs,
+            "networks": float(self.space.size),
+            "expected": asdict(self.expected),
+        }
+
+
+def inspect_campaign(config: CampaignConfig) -> Inspection:
+    """Trace the campaign's network, and measure a few steps of copies of it.
+
+    Raises:
+        InputError: Something of the campaign cannot be used.
+    """
+    splits, task, network, space = trace_network(config)
+    frozen = [{"name": entry.name, "reason": entry.reason} for entry in space.frozen]
+    with pinned_threads(config.proxy.threads):
+        expected = expect(config, splits, task, network, space)
+    return Inspection(space, describe_groups(space), frozen, _modules(network, space), expected)
+
+
+def draw(found: Inspection, path: str | Path) -> Path:
+    """Write the picture of the channel graph; see `write_channel_graph`."""
+    import pandas as pd
+
+    from reports.graph import write_channel_graph
+
+    frozen = pd.DataFrame(found.frozen, columns=["name", "reason"])
+    return write_channel_graph(pd.DataFrame(found.groups), frozen, found.modules, path)
+
+
+def expect(
+    config: CampaignConfig, splits: Splits, task: Task, network: nn.Module, space: ChannelSpace
+) -> Expectation:
+    """Measure dense and a candidate of mean size, and multiply by recipe and budget."""
+    ranking = rank_channels(network, space)
+    genome, mean, cheapest = typical(space)
+    stopwatch = _Stopwatch(config, splits, task)
+    dense, candidate = (
+        stopwatch.speed(prune(network, space, chosen, ranking)) for chosen in (space.dense, genome)
+    )
+    n_train = len(splits.train)
+    trial_steps = n_steps(config.proxy, min(config.proxy.train_limit or n_train, n_train))
+    dense_steps = 0 if config.network.weights else n_steps(config.recipe, n_train)
+    # A step's time goes with its images.
+    dense_training_s = dense_steps * dense.step_s * config.recipe.batch_size / config.proxy.batch_size
+    trial_s = trial_steps * candidate.step_s + candidate.validation_s
+    replicates = min(DENSE_REPLICATES, config.budget.trials)
+    search_s = replicates * (trial_steps * dense.step_s + dense.validation_s)
+    search_s += (config.budget.trials - replicates) * trial_s
+    workers = 1
+    if config.execution.executor == "ray":
+        workers = min(config.execution.workers, config.search.lag + 1, config.budget.trials)
+    total_s = dense_training_s + dense.validation_s + search_s / workers
+    if config.budget.wall_s is not None:
+        total_s = min(total_s, dense_training_s + dense.validation_s + config.budget.wall_s)
+    return Expectation(
+        dense,
+        candidate,
+        mean,
+        cheapest,
+        dense_steps,
+        trial_steps,
+        dense_training_s,
+        trial_s,
+        workers,
+        total_s,
+    )
+
+
+def typical(space: ChannelSpace) -> tuple[Genome, float, float]:
+    """A uniform genome of the FLOPs that candidates have on average, these, and the least; shares of dense.
+
+    With candidates spread evenly over log FLOPs from r to 1, the mean is (1 - r) / ln(1 / r).
+    """
+    dense = space.cost(space.dense).flops[0]
+    least = max(float(space.cost(space.minimal).flops[0] / dense), 2.0**-OCTAVES)
+    mean = (1 - least) / math.log(1 / least) if least < 1 else 1.0
+    genomes = list(dict.fromkeys(space.uniform(ratio) for ratio in np.linspace(0, 1, 101)))
+    flops = space.cost(genomes).flops / dense
+    return genomes[int(np.abs(flops - mean).argmin())], mean, least
+
+
+class _Stopwatch:
+    """Times networks on a few of the campaign's own images, as trials use them."""
+
+    def __init__(self, config: CampaignConfig, splits: Splits, task: Task) -> None:
+        self._proxy, self._task = config.proxy, task
+        self._device = resolve_device(config.proxy.device)
+        normalisation = Normalisation.of(splits.train)
+        size = min(config.proxy.batch_size, len(splits.train))
+        few = min(32, len(splits.val))
+        self._train = normalisation.apply(splits.train.take(range(size)), self._device)
+        self._val = normalisation.apply(splits.val.take(range(few)), self._device)
+        self._val_share = len(splits.val) / few
+
+    def speed(self, network: nn.Module) -> Speed:
+        """Of a network that may be changed."""
+        network = network.to(self._device)
+        step_s = self._seconds(lambda: self._step(network))
+        return Speed(step_s, self._val_share * self._seconds(lambda: self._validate(network, self._val)))
+
+    def _step(self, network: nn.Module) -> None:
+        one = self._proxy.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
+        tune(network, self._train, self._task, one, seed=0)
+
+    def _validate(self, network: nn.Module, data: Tensors) -> None:
+        network.eval()
+        with torch.inference_mode():
+            self._task.judge(network(data.images), data.targets)
+
+    def _seconds(self, work: Callable[[], None]) -> float:
+        """The least of several runs: what disturbs only adds."""
+        began = self._run(work)  # warms up
+        times = [self._run(work) for _ in range(max(1, min(10, int(MEASURED_S / max(began, 1e-6)))))]
+        return min(times)
+
+    def _run(self, work: Callable[[], None]) -> float:
+        began = time.perf_counter()
+        work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - began
+
+
+def _modules(network: nn.Module, space: ChannelSpace) -> list[str]:
+    """Members of groups and frozen modules, in the order in which the network defines them."""
+    mentioned = {member for group in space.groups for member in group.members}
+    mentioned |= {entry.name for entry in space.frozen}
+    defined = [name for name, _ in network.named_modules()] + [name for name, _ in network.named_parameters()]
+    return [name for name in dict.fromkeys(defined) if name in mentioned]
