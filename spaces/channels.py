@@ -64,6 +64,10 @@ class ChannelGraph:
         if ids is not None and ids.size:
             self._frozen.append((ids.ravel(), reason))
 
+    def holds(self, ids: Ids) -> bool:
+        """Whether all of them are already known to stay."""
+        return bool(np.isin(ids, np.concatenate([held for held, _ in self._frozen] or [ids[:0]])).all())
+
     def tie(self, left: Ids, right: Ids, reason: str) -> None:
         """Position by position, these go together; one that meets an untracked position must stay.
 

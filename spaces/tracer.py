@@ -56,7 +56,8 @@ class Tracer(TorchDispatchMode):
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names[id(tensor)] = name
-            self._dims[tensor] = tuple(self._fresh(name, dim, n) for dim, n in enumerate(tensor.shape))
+            if tensor.is_floating_point() or tensor.is_complex():  # others are indices and masks
+                self._dims[tensor] = tuple(self._fresh(name, dim, n) for dim, n in enumerate(tensor.shape))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -101,7 +101,8 @@ class _Search:
         found = [_ids_of(self.tracer, space, guilt.group) for guilt in guilty]
         components = set(self.partition.label[np.concatenate(found)].tolist())
         sites = [site for site in self.tracer.sites if components & self._components(site)]
-        if not any([self._read_otherwise(site) for site in sites]):  # all of them, not the first only
+        reread = [self._read_otherwise(site) for site in sites]
+        if not any(reread):
             self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
 
     def _trace_once(self) -> ChannelSpace:

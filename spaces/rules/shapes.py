@@ -103,6 +103,8 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
 def _merge(step: Step, dims: Sequence[Ids | None], shape: Sequence[int]) -> Ids | None:
     """Ids along dimensions flattened into one; of several tracked ones only the longest stays prunable."""
     tracked = sorted((i for i, ids in enumerate(dims) if ids is not None), key=lambda i: -shape[i])
+    if len(tracked) > 1:  # what stays anyway is in nobody's way
+        tracked = [i for i in tracked if not step.tracer.graph.holds(dims[i])] or tracked[:1]
     if not tracked:
         return None
     for i in tracked[1:]:
