@@ -128,10 +128,10 @@ def print_inspection(found: "Inspection", *, tree: bool = False) -> None:
 def _print_groups(groups: Sequence[Mapping[str, Any]]) -> None:
     """The channel groups along the network with their shares of the costs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("channel group", overflow="fold")
+    table.add_column("channel group", overflow="fold", min_width=24)
     for column in ("units", "channels", "kept", "FLOPs", "params", "activations"):
-        table.add_column(column, justify="right")
-    table.add_column("members", overflow="ellipsis", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+    table.add_column("members", overflow="ellipsis", no_wrap=True, max_width=48)
     for group in groups:
         choices = group["choices"]
         table.add_row(

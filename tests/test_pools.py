@@ -281,7 +281,7 @@ def test_a_share_of_a_gpu_that_is_not_there_is_refused(ray_cluster: str) -> None
 
     if ray.cluster_resources().get("GPU"):
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigError, match="Ray sees no GPU here"):
+    with pytest.raises(ConfigError, match="Ray sees no GPU there"):
         evaluators.pools.RayPool(AnalyticWorkload(SPACE), gpus_per_worker=0.5)
 
 

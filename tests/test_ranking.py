@@ -1,20 +1,16 @@
 """Ranking: known orders, coupled parameters, normalisation, determinism, wrong input."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaces.criteria import CRITERIA
 from spaces.errors import InputError, NetworkError
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.tracing import trace
 from tests.nets import CASES, chain
-from tests.pruning_checks import assert_untouched, snapshot
 
 
 def _perceptron(first: list[float], second: list[float]) -> tuple[nn.Module, ChannelSpace]:
@@ -79,24 +75,6 @@ def test_whole_groups_are_scored_together() -> None:
         model[1].weight[6:9] = 5  # the third of four groups
     space = trace(model, torch.randn(1, 1, 6, 6))
     assert rank_channels(model, space).order[0][0] == 2
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_contract(criterion: str) -> None:
-    model, example = CASES["squeeze_excite"].build(), torch.randn(2, 1, 6, 6)
-    space = trace(model, example)
-    before = snapshot(model)
-    data = [(example, torch.zeros(2, 2, 6, 6))]
-    first, second = (rank_channels(model, space, criterion, data, F.mse_loss) for _ in range(2))
-    assert_untouched(model, before, training=True)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert (first.criterion, first.space) == (criterion, space.fingerprint)
-    assert [sorted(order) for order in first.order] == [list(range(n)) for n in space.dense]
-    there = pickle.loads(pickle.dumps(second))
-    assert all(np.array_equal(a, b) for a, b in zip(first.order, there.order, strict=True))
-    kept = first.kept(space, (3, 2))
-    assert (kept[:8].sum(), kept[8:].sum()) == (3, 2)
-    assert set(np.flatnonzero(kept[:8])) == set(first.order[0][:3])
 
 
 def test_random_follows_its_seed() -> None:

@@ -102,16 +102,16 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
 
 def _merge(step: Step, dims: Sequence[Ids | None], shape: Sequence[int]) -> Ids | None:
     """Ids along dimensions flattened into one; of several tracked ones only the longest stays prunable."""
-    tracked = sorted((i for i, ids in enumerate(dims) if ids is not None), key=lambda i: -shape[i])
+    tracked = [(i, ids) for i, ids in enumerate(dims) if ids is not None]
+    tracked.sort(key=lambda pair: -shape[pair[0]])
     if len(tracked) > 1:  # what stays anyway is in nobody's way
-        tracked = [i for i in tracked if not step.tracer.graph.holds(dims[i])] or tracked[:1]
+        tracked = [pair for pair in tracked if not step.tracer.graph.holds(pair[1])] or tracked[:1]
     if not tracked:
         return None
-    for i in tracked[1:]:
-        step.freeze(dims[i], "is merged with another dimension of channels")
-    ids = dims[tracked[0]]
-    assert ids is not None  # by the filter above; for the type checker
-    along = [len(ids) if i == tracked[0] else 1 for i in range(len(shape))]
+    for _, ids in tracked[1:]:
+        step.freeze(ids, "is merged with another dimension of channels")
+    first, ids = tracked[0]
+    along = [len(ids) if i == first else 1 for i in range(len(shape))]
     return np.broadcast_to(ids.reshape(along), shape).ravel()
 
 
