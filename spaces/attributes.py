@@ -1,10 +1,13 @@
 """The sizes that modules state about themselves follow the tensors, as one table: module type -> rule."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+
+from spaces.clone import walk
 
 
 def update_attributes(old: nn.Module, new: nn.Module, stated: Mapping[str, int]) -> None:
@@ -15,10 +18,15 @@ def update_attributes(old: nn.Module, new: nn.Module, stated: Mapping[str, int])
         new: Its copy with sliced tensors; changed in place.
         stated: Channels of modules that have no tensor to read them from, by path.
     """
-    for (path, before), after in zip(old.named_modules(), new.modules(), strict=True):
-        for kind, rule in TABLE.items():
-            if isinstance(before, kind):
-                rule(before, after, stated.get(path))
+    for (path, before), (_, after) in zip(walk(old), walk(new), strict=True):
+        for rule in _rules_of(type(before)):  # type: ignore[arg-type]  # classes are hashable
+            rule(before, after, stated.get(path))
+
+
+@cache
+def _rules_of(kind: type[nn.Module]) -> list[Callable[..., None]]:
+    """The rules for modules of this type."""
+    return [rule for known, rule in TABLE.items() if issubclass(kind, known)]
 
 
 def _convolution(old: _ConvNd, new: _ConvNd, _: int | None) -> None:

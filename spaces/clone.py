@@ -16,14 +16,34 @@ Memo = dict[int, Any]
 """Copies so far, by the id of the original, as `copy.deepcopy` keeps them."""
 
 
+def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What `model.named_modules()` yields, without its generator inside a generator for every level."""
+    found = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append((path, module))
+            prefix = f"{path}." if path else ""
+            children = [
+                (prefix + name, child) for name, child in module._modules.items() if child is not None
+            ]
+            waiting += reversed(children)
+    return found
+
+
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, each once, under its first name."""
     seen: set[int] = set()
-    for owned in (model.named_parameters(), model.named_buffers()):
-        for name, tensor in owned:
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield name, tensor
+    modules = walk(model)
+    for owned in ("_parameters", "_buffers"):
+        for path, module in modules:
+            for name, tensor in getattr(module, owned).items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield f"{path}.{name}" if path else name, tensor
 
 
 def check_fit(model: nn.Module, space: ChannelSpace) -> None:
@@ -62,7 +82,7 @@ def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn
     for tensor in _loose_tensors(model):
         if id(tensor) not in memo:
             memo[id(tensor)] = replace("", tensor.detach())
-    plain = [module for module in model.modules() if _is_plain(type(module))]
+    plain = [module for _, module in walk(model) if _is_plain(type(module))]
     for module in plain:
         memo[id(module)] = module.__class__.__new__(module.__class__)
     for module in plain:
@@ -81,20 +101,30 @@ def _is_plain(kind: type[nn.Module]) -> bool:
 
 def _fill(module: nn.Module, memo: Memo) -> None:
     state: dict[str, Any] = memo[id(module)].__dict__
-    for name, value in module.__getstate__().items():
-        if isinstance(value, _ATOMS):
+    for name, value in vars(module).items():
+        kind = type(value)
+        if kind in _SHARED or isinstance(value, _ATOMS):
             state[name] = value
-        elif type(value) in (dict, OrderedDict):  # empty in most modules: hooks
-            state[name] = type(value)((key, copy.deepcopy(item, memo)) for key, item in value.items())
+        elif kind in (dict, OrderedDict):  # empty in most modules: hooks
+            state[name] = kind((key, _copied(item, memo)) for key, item in value.items()) if value else kind()
+        elif kind in (tuple, set) and all(type(item) in _SHARED for item in value):
+            state[name] = kind(value)
         else:
             state[name] = copy.deepcopy(value, memo)
 
 
+def _copied(value: Any, memo: Memo) -> Any:
+    known = memo.get(id(value))  # most often: parameters, buffers and modules
+    return copy.deepcopy(value, memo) if known is None else known
+
+
 def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Tensors in plain attributes, or in the lists, tuples and dictionaries there."""
-    for module in model.modules():
+    for _, module in walk(model):
         for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules") and not isinstance(value, _ATOMS):
+            if type(value) in _SHARED or name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if isinstance(value, Tensor) or (isinstance(value, list | tuple | dict) and value):
                 yield from _tensors_in(value)
 
 
@@ -112,3 +142,5 @@ def _tensors_in(value: object) -> Iterator[Tensor]:
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _ATOMS = (int, float, str, bytes, type(None), type, torch.dtype, *_FUNCTIONS)
 """What a deep copy shares with the original."""
+_SHARED = frozenset({bool, int, float, str, bytes, type(None), torch.dtype, *_FUNCTIONS})
+"""The same by exact type, which is quicker to look up."""
