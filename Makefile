@@ -37,6 +37,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# nnU-Net's own networks, for tests. Without its needs: timm would bring a torchvision that this torch cannot load.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps dynamic-network-architectures
 	touch $@ $(INSTALLED)
 
 clean:
