@@ -33,8 +33,17 @@ trials = 20
 pytestmark = [pytest.mark.data, pytest.mark.ray]
 
 
+# A background job, as a test run may be one, passes on an ignored SIGINT: take it as a terminal gives it.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from search.cli import main
+main()
+"""
+
+
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from search.cli import main; main()", *arguments]
+    return [sys.executable, "-c", START, *arguments]
 
 
 def paretoprune(folder: Path, data: Path, *arguments: str) -> str:
