@@ -3,7 +3,7 @@
 import copy
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +64,22 @@ def dense_weights(
         "seed": seed,
     }
     path = Path(cache_dir) / f"dense-{fingerprint_of(parts)[:32]}.safetensors"
+    return kept_weights(
+        path,
+        lambda: as_arrays(
+            train_dense(network, splits, task, recipe, seed=seed, device=device, progress=progress)
+        ),
+    )
+
+
+def kept_weights(path: Path, train: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The weights in this file; where there is none, or it is torn, what training gives, and a file of it."""
     if path.is_file():
         try:
             return load_file(path)
         except (SafetensorError, OSError):
             pass  # torn: trained again and replaced below
-    trained = train_dense(network, splits, task, recipe, seed=seed, device=device, progress=progress)
-    weights = as_arrays(trained)
+    weights = train()
     _save(weights, path)
     return weights
 

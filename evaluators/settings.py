@@ -59,10 +59,17 @@ class RecipeSettings(Settings):
 
 
 class ProxySettings(Settings):
-    """The cheap evaluation of a candidate: prune, tune for a few epochs on a subset, measure on val."""
+    """The cheap evaluation of a candidate: prune, adapt, measure on val. See `evaluators.rungs.table`."""
 
-    rung: Literal["finetune"] = "finetune"
-    epochs: float = Field(2, ge=0, description="passes over the subset")
+    rung: Literal["recalibrate", "shared", "finetune", "full"] = Field(
+        "finetune", description="how thoroughly candidates are evaluated"
+    )
+    start: Literal["dense", "shared"] = Field(
+        "dense", description="weights that finetune and full start from"
+    )
+    epochs: float = Field(2, ge=0, description="finetune: passes over the subset")
+    full_epochs: float = Field(10, gt=0, description="full: passes over all training images")
+    shared_epochs: float = Field(20, gt=0, description="passes of the joint training")
     train_limit: int | None = Field(None, ge=1, description="size of the stratified training subset")
     batch_size: int = Field(32, ge=1, description="images per step")
     learning_rate: float = Field(0.02, gt=0, description="at its peak, after the warm-up")

@@ -14,13 +14,14 @@ import torch
 
 from evaluators.data.splits import Splits, Subset
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
+from evaluators.networks import build_network, load_weights
 from evaluators.settings import NetworkSettings, ProxySettings, TaskSettings
 from spaces.errors import DataError
 from spaces.ranking import Ranking
 from spaces.space import ChannelSpace
 
 if TYPE_CHECKING:
-    from evaluators.finetune import FinetuneEvaluator
+    from evaluators.evaluation import NetworkEvaluator
 
 PROCEDURE = 1
 """Raise it with every change after which the same workload gives other numbers."""
@@ -39,6 +40,7 @@ class Workload:
         splits: Train and val; the test images stay behind.
         task: What the network is for.
         proxy: How a candidate is evaluated.
+        shared: Jointly trained weights, for the rungs that slice them; None: not trained.
     """
 
     network: NetworkSettings
@@ -49,13 +51,14 @@ class Workload:
     splits: Splits
     task: TaskSettings
     proxy: ProxySettings
+    shared: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", replace(self.splits, open_test=_no_test_images))
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
-        """By part, so that a difference can be named. The device is no part of it."""
+        """By part, so that a difference can be named; device and rung are no part of it."""
         return {
             "network": fingerprint_of([self.network.factory, self.network.arguments, dict(self.code)]),
             "weights": fingerprint_of_arrays(self.weights),
@@ -63,7 +66,8 @@ class Workload:
             "ranking": _fingerprint_of_ranking(self.ranking),
             "data": self.splits.fingerprint,
             "task": fingerprint_of(self.task.model_dump(mode="json")),
-            "proxy": fingerprint_of(self.proxy.model_dump(mode="json", exclude={"device"})),
+            "proxy": fingerprint_of(self.proxy.model_dump(mode="json", exclude={"device", "rung"})),
+            "shared": fingerprint_of_arrays(self.shared or {}),
             "code": fingerprint_of({"procedure": PROCEDURE, "torch": torch.__version__.partition("+")[0]}),
         }
 
@@ -72,15 +76,32 @@ class Workload:
         """The task fingerprint: hash of all parts."""
         return fingerprint_of(dict(self.fingerprints))
 
-    def build(self) -> "FinetuneEvaluator":
+    def dense_network(self) -> torch.nn.Module:
+        """The dense network, in eval mode on the CPU, its weights copied: arrays may be shared, read-only.
+
+        Raises:
+            NetworkError: The weights are not of this network.
+        """
+        return self._network(self.weights, "the dense weights")
+
+    def shared_network(self) -> torch.nn.Module:
+        """The network of the jointly trained weights; see `dense_network`."""
+        return self._network(self.shared or {}, "the jointly trained weights")
+
+    def _network(self, weights: Mapping[str, np.ndarray], what: str) -> torch.nn.Module:
+        network, _ = build_network(self.network.model_copy(update={"weights": None, "weights_key": None}))
+        load_weights(network, {name: torch.tensor(array) for name, array in weights.items()}, what)
+        return network.eval()
+
+    def build(self) -> "NetworkEvaluator":
         """The evaluator, in this process.
 
         Raises:
             InputError: The network or the images cannot be used.
         """
-        from evaluators.finetune import FinetuneEvaluator
+        from evaluators.evaluation import NetworkEvaluator
 
-        return FinetuneEvaluator(self)
+        return NetworkEvaluator(self)
 
 
 def _fingerprint_of_ranking(ranking: Ranking) -> str:

@@ -106,14 +106,15 @@ def campaign_report(
     groups: pd.DataFrame,
     provenance: Mapping[str, str],
     patients: np.ndarray | None = None,
+    rung: str = "finetune",
 ) -> CampaignReport:
     """A campaign's report from its records and a few words about it; see `CampaignReport`.
 
     Raises:
         InputError: Dense has not been measured.
     """
-    trials = trials_frame(records, metric=metric, dense=dense, ladder=ladder, patients=patients)
-    first = next(record for record in records if record.complete)
+    trials = trials_frame(records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung)
+    first = next(record for record in records if record.complete and record.trial.rung == rung)
     return CampaignReport(
         id=id,
         name=name,
@@ -125,7 +126,7 @@ def campaign_report(
         cases=len(first.outcome.per_case["metric"]),
         trials=trials,
         failed=failed_frame(records),
-        history=history_frame(records, metric=metric, dense=dense, chance=chance),
+        history=history_frame(records, metric=metric, dense=dense, chance=chance, rung=rung),
         ladder_hypervolume=ladder_hypervolume(trials, chance),
         groups=groups,
         provenance=dict(provenance),

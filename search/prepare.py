@@ -1,7 +1,7 @@
 """From a configuration to a problem that can be searched: data, dense network, channel space, workload."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from evaluators.metrics import Margin, margin_over_chance
 from evaluators.networks import build_network, code_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
+from evaluators.rungs.joint import shared_weights
 from evaluators.tasks import make_task
 from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
 from evaluators.workload import Workload
@@ -122,7 +123,16 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
         ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
     code = code_of(network, config.network)
     workload = Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy)
+    if "shared" in (config.proxy.rung, config.proxy.start):
+        workload = with_shared(workload, task, artifacts, monitor)
     return Problem(config, splits, task, space, workload, dense)
+
+
+def with_shared(workload: Workload, task: Task, artifacts: Path, monitor: Monitor) -> Workload:
+    """The workload with jointly trained weights, so that candidates can be evaluated at the rung shared."""
+    with monitor.stage("training all widths jointly") as advance:
+        shared = shared_weights(workload, task, cache_dir=artifacts, progress=advance)
+    return replace(workload, shared=shared)
 
 
 def _weights(

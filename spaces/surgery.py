@@ -34,7 +34,7 @@ def prune(model: nn.Module, space: ChannelSpace, genome: Sequence[int], ranking:
 def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
     """The network that keeps these units: (number of units,) bool, in the space's numbering."""
     check_fit(model, space)
-    cuts, stated = _cuts(space, kept)
+    cuts, stated = kept_positions(space, kept)
 
     def slice_(name: str, tensor: Tensor) -> Tensor:
         sliced = tensor.detach()
@@ -50,8 +50,8 @@ def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
 Cuts = dict[str, list[tuple[int, Tensor]]]
 
 
-def _cuts(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[str, int]]:
-    """(dimension, kept positions) per tensor; kept channels of modules that only state them."""
+def kept_positions(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[str, int]]:
+    """(dimension, kept positions) per tensor that is cut; kept channels of modules that only state them."""
     cuts: Cuts = {}
     stated: dict[str, int] = {}
     known: dict[bytes, Tensor] = {}

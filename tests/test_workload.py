@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import evaluators.finetune
+import evaluators.workload
 from evaluators.analytic import AnalyticWorkload
 from evaluators.data import load_splits
 from evaluators.dense import as_arrays
@@ -157,27 +157,27 @@ def test_the_dense_network_is_neither_changed_nor_rebuilt(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = workload.build()
-    monkeypatch.setattr(evaluators.finetune, "build_network", None)
+    monkeypatch.setattr(evaluators.workload, "build_network", None)
     for genome in (workload.space.dense, workload.space.minimal):
         assert evaluator.evaluate(Trial(0, genome)).status == "complete"
-    assert fingerprint_of_arrays(as_arrays(evaluator._dense)) == fingerprint_of_arrays(workload.weights)
+    assert fingerprint_of_arrays(as_arrays(evaluator._bench.dense)) == fingerprint_of_arrays(workload.weights)
 
 
 def test_the_subset_of_the_proxy_is_what_is_trained_on(workload: Workload) -> None:
     evaluator = replace(workload, proxy=workload.proxy.model_copy(update={"train_limit": 16})).build()
-    assert len(evaluator._train) == 16
-    assert sorted(torch.bincount(evaluator._train.targets).tolist()) == [8, 8]
+    assert len(evaluator._bench.subset) == 16
+    assert sorted(torch.bincount(evaluator._bench.subset.targets).tolist()) == [8, 8]
     assert len(evaluator._val) == 24
 
 
 def test_bad_candidates_are_failed_outcomes(workload: Workload) -> None:
     good = small(workload.space)
-    bad = [Trial(0, (999, *good[1:])), Trial(1, good[:-1]), Trial(2, good, rung="full")]
+    bad = [Trial(0, (999, *good[1:])), Trial(1, good[:-1]), Trial(2, good, rung="shared")]
     outcomes = outcomes_of(workload, bad)
     assert [outcome.status for outcome in outcomes] == ["failed"] * 3
     assert all(outcome.error and "\n" not in outcome.error for outcome in outcomes)
     assert workload.space.groups[0].name in str(outcomes[0].error)
-    assert "full" in str(outcomes[2].error)
+    assert "no jointly trained weights" in str(outcomes[2].error)
     assert not outcomes[0].values
     assert outcomes[0].timings.keys() == {"wall_s"}
 

@@ -1,0 +1,1 @@
+"""How thoroughly a candidate is evaluated: a small table of rungs, cheapest first."""

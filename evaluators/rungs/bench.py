@@ -1,0 +1,50 @@
+"""What lies ready in a worker: networks to slice and images as tensors, none of which a trial changes."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from evaluators.protocols import Task
+from evaluators.settings import ProxySettings
+from evaluators.training import Tensors
+from spaces.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What rungs work with.
+
+    Attributes:
+        dense: The dense network, in eval mode.
+        jointly: The network of the jointly trained weights; None where they were not trained.
+        task: What networks are trained for.
+        settings: How.
+        train: All training images.
+        subset: Those that the cheap rungs see.
+    """
+
+    dense: nn.Module
+    jointly: nn.Module | None
+    task: Task
+    settings: ProxySettings
+    train: Tensors
+    subset: Tensors
+
+    @property
+    def shared(self) -> nn.Module:
+        """The network of the jointly trained weights.
+
+        Raises:
+            ConfigError: They were not trained.
+        """
+        if self.jointly is None:
+            raise ConfigError(
+                "this workload carries no jointly trained weights; set proxy.rung = 'shared' or "
+                "proxy.start = 'shared'"
+            )
+        return self.jointly
+
+    @property
+    def start(self) -> nn.Module:
+        """What the tuning rungs slice from."""
+        return self.shared if self.settings.start == "shared" else self.dense

@@ -1,0 +1,190 @@
+"""Weights for the rung `shared`: one network trained so that its slices work as they are.
+
+Each step trains the full width on the task, and the narrowest and a few random widths on the task and on what
+the full width says (the sandwich rule with in-place distillation). Once a campaign, kept by content.
+
+Source: Yu and Huang 2019 (universally slimmable networks); here every group has a width of its own.
+"""
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from evaluators.dense import as_arrays, kept_weights
+from evaluators.identity import fingerprint_of, seed_of
+from evaluators.pools.threads import pinned_threads
+from evaluators.protocols import Task
+from evaluators.tasks import main_output
+from evaluators.training import Normalisation, Progress, Tensors, batches, n_steps, resolve_device
+from evaluators.workload import Workload
+from spaces.errors import RunError
+from spaces.messages import Genome
+from spaces.ranking import Ranking
+from spaces.space import ChannelSpace
+from spaces.surgery import cut, kept_positions
+
+PROCEDURE = 1
+"""Raise it with every change after which training gives other weights."""
+
+RANDOM_WIDTHS = 2
+"""Random slices a step, besides the full and the narrowest one."""
+NARROWEST = 1 / 8
+"""Share of the units that the narrowest random slices keep: 1/64 of the FLOPs."""
+SPREAD = 0.5
+"""Standard deviation, in natural logarithms, of a group's share around its slice's."""
+IMITATION = 0.5
+"""How much of a slice's loss is about what the full width says; the rest is about the truth."""
+LARGEST_GRADIENT = 5.0
+
+
+def shared_weights(
+    workload: Workload, task: Task, *, cache_dir: str | Path, progress: Progress | None = None
+) -> dict[str, np.ndarray]:
+    """The jointly trained weights of this workload: trained, or read if they were before.
+
+    Args:
+        workload: Its dense weights are where training starts; its `shared` is not looked at.
+        task: What the network is for.
+        cache_dir: Where trained weights are kept, named by what they depend on.
+        progress: Told steps done and steps in all; not called when the weights are there.
+
+    Raises:
+        RunError: The training diverges.
+    """
+    settings = workload.proxy
+    parts = {
+        **{part: workload.fingerprints[part] for part in ("network", "weights", "space", "ranking", "data")},
+        "task": workload.fingerprints["task"],
+        "settings": settings.model_dump(mode="json", include=_SETTINGS),
+        "procedure": PROCEDURE,
+    }
+    name = fingerprint_of(parts)
+    path = Path(cache_dir) / f"shared-{name[:32]}.safetensors"
+
+    def train() -> dict[str, np.ndarray]:
+        device = resolve_device(settings.device)
+        network = workload.dense_network().to(device)
+        data = Normalisation.of(workload.splits.train).apply(workload.splits.train, device)
+        with pinned_threads(settings.threads):
+            trainer = JointTraining(network, workload.space, workload.ranking, task)
+            trainer.run(data, workload, seed=seed_of(name, 0), progress=progress)
+        return as_arrays(trainer.network)
+
+    return kept_weights(path, train)
+
+
+_SETTINGS = {"shared_epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "threads"}
+
+
+class JointTraining:
+    """Trains a copy of a network together with its slices.
+
+    Args:
+        network: Where training starts; left as it is.
+        space: What can be pruned.
+        ranking: Which units slices keep.
+        task: What the network is for.
+    """
+
+    def __init__(self, network: nn.Module, space: ChannelSpace, ranking: Ranking, task: Task) -> None:
+        self.network = copy.deepcopy(network)
+        self._space, self._ranking, self._task = space, ranking, task
+
+    def run(self, data: Tensors, workload: Workload, *, seed: int, progress: Progress | None = None) -> None:
+        """Train for `proxy.shared_epochs` passes; the network ends in eval mode.
+
+        Raises:
+            RunError: The loss is no longer finite.
+        """
+        settings = workload.proxy.model_copy(update={"epochs": workload.proxy.shared_epochs})
+        steps, device = n_steps(settings, len(data)), data.images.device
+        optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        rng = np.random.default_rng(seed)
+        self.network.train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for step, (images, targets) in enumerate(batches(data, self._task, settings, steps, seed)):
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * _rate(step, steps)
+                optimiser.zero_grad(set_to_none=False)
+                loss = self._step(images, targets, rng)
+                if not math.isfinite(loss):
+                    raise RunError(
+                        f"the joint training's loss is not finite at step {step + 1} of {steps} at learning "
+                        f"rate {settings.learning_rate:g}; lower proxy.learning_rate"
+                    )
+                nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+                optimiser.step()
+                if progress:
+                    progress(step + 1, steps)
+        self.network.eval()
+
+    def _step(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> float:
+        """Gradients of the full width and of slices, added up; the full width's loss."""
+        outputs = self.network(images)
+        loss = self._task.loss(outputs, targets)
+        loss.backward()
+        told = main_output(outputs).detach()
+        genomes = [random_widths(self._space, rng) for _ in range(RANDOM_WIDTHS)]
+        for genome in (self._space.minimal, *genomes):
+            kept = self._ranking.kept(self._space, genome)
+            slice_ = cut(self.network, self._space, kept).train()
+            answer = slice_(images)
+            imitated = imitation(main_output(answer), told, self._task.kind)
+            truth = self._task.loss(answer, targets)
+            ((1 - IMITATION) * truth + IMITATION * imitated).backward()
+            self._give_back(slice_, kept)
+        return float(loss.detach())
+
+    def _give_back(self, slice_: nn.Module, kept: np.ndarray) -> None:
+        """Add the gradients of a slice to those of the full width, where they came from."""
+        cuts, _ = kept_positions(self._space, kept)
+        whole = dict(self.network.named_parameters())
+        for name, parameter in slice_.named_parameters():
+            if parameter.grad is None or name not in whole:
+                continue
+            gradient = parameter.grad
+            for dim, positions in reversed(cuts.get(name, [])):
+                shape = list(gradient.shape)
+                shape[dim] = whole[name].shape[dim]
+                place = positions.to(gradient.device)
+                gradient = gradient.new_zeros(shape).index_copy_(dim, place, gradient)
+            mine = whole[name]
+            mine.grad = gradient if mine.grad is None else mine.grad.add_(gradient)
+
+
+def random_widths(space: ChannelSpace, rng: np.random.Generator) -> Genome:
+    """A random genome: about the same share everywhere, that share uniform in its logarithm."""
+    share = NARROWEST ** rng.uniform()
+    shares = share * np.exp(SPREAD * rng.standard_normal(len(space.groups)))
+    return space.clip(np.minimum(shares, 1.0) * np.array(space.dense))
+
+
+def imitation(outputs: torch.Tensor, told: torch.Tensor, kind: str) -> torch.Tensor:
+    """How far outputs are from what another network says, a scalar.
+
+    Cross-entropy between the classes' probabilities where outputs are logits of classes, else the mean
+    squared difference.
+    """
+    outputs, told = outputs.float(), told.float()
+    if kind not in ("classification", "segmentation"):
+        return F.mse_loss(outputs, told)
+    if outputs.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(outputs, torch.sigmoid(told))
+    return F.cross_entropy(outputs, torch.softmax(told, dim=1))
+
+
+def _rate(step: int, steps: int) -> float:
+    """Learning rate as a share of its peak: a cosine to zero (the weights are trained already)."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))

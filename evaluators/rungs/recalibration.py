@@ -1,0 +1,46 @@
+"""Norm statistics re-estimated: what a slice of a trained network needs first."""
+
+import torch
+from torch import nn
+
+IMAGES = 256
+"""Training images that are looked at."""
+BATCH = 64
+BATCH_VALUES = 2**20
+"""Most input values of a batch: bounds the memory for large images."""
+
+
+def recalibrate(network: nn.Module, images: torch.Tensor, seed: int) -> None:
+    """Give every norm layer that keeps running statistics those of these images, in place.
+
+    The images run through the network without gradients: the layers that keep statistics normalise by batch
+    and average what they see; everything else behaves as in eval mode. A network without such layers
+    (InstanceNorm, LayerNorm) is left as it is. The same seed chooses the same images for every network.
+
+    Args:
+        network: On the device of the images; ends in eval mode.
+        images: Training images (n, channels, *spatial), normalised.
+        seed: Decides which of them are looked at, and in what order.
+    """
+    network.eval()
+    norms = [module for module in network.modules() if _keeps_statistics(module)]
+    if not norms:
+        return
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    size = max(2, min(BATCH, BATCH_VALUES // images[0].numel()))
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]  # a plain average over the batches
+        norm.train()
+    with torch.inference_mode():
+        for batch in order.to(images.device).split(size):
+            if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
+                network(images[batch])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return getattr(module, "running_mean", None) is not None and hasattr(module, "reset_running_stats")

@@ -1,0 +1,159 @@
+"""The rungs: what each slices and does, the same everywhere; jointly trained weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evaluators.identity import fingerprint_of_arrays
+from evaluators.pools.serial import SerialPool
+from evaluators.rungs.joint import JointTraining, imitation, random_widths, shared_weights
+from evaluators.rungs.recalibration import recalibrate
+from evaluators.rungs.table import RUNGS, find_rung
+from evaluators.tasks import make_task
+from evaluators.training import Normalisation
+from evaluators.workload import Workload
+from spaces.errors import ConfigError, RunError
+from spaces.messages import Trial
+from spaces.surgery import prune
+from tests.test_workload import make_workload, outcomes_of
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
+    plain = make_workload(epochs=0.5, full_epochs=1, shared_epochs=2)
+    task = make_task(plain.task, plain.splits)
+    return replace(plain, shared=shared_weights(plain, task, cache_dir=tmp_path_factory.mktemp("weights")))
+
+
+def test_every_rung_evaluates_dense_and_candidates_the_same_twice(workload: Workload) -> None:
+    genomes = (workload.space.dense, workload.space.uniform(0.5))
+    trials = [Trial(i, g, rung) for i, (rung, g) in enumerate((r, g) for r in RUNGS for g in genomes)]
+    once, twice = outcomes_of(workload, trials), outcomes_of(workload, trials[::-1])[::-1]
+    assert [outcome.error for outcome in once] == [None] * len(trials)
+    assert all(a.agrees_with(b) for a, b in zip(once, twice, strict=True))
+    assert len({outcome.per_case["loss"].tobytes() for outcome in once}) == len(trials)
+
+
+def test_the_rung_and_the_device_are_no_part_of_the_fingerprint_the_weights_are(workload: Workload) -> None:
+    other = replace(workload, proxy=workload.proxy.model_copy(update={"rung": "shared"}))
+    assert other.fingerprint == workload.fingerprint
+    assert replace(workload, shared=None).fingerprint != workload.fingerprint
+
+
+def test_tuning_may_start_from_the_jointly_trained_weights(workload: Workload) -> None:
+    start = replace(workload, proxy=workload.proxy.model_copy(update={"start": "shared"}))
+    trial = [Trial(0, workload.space.uniform(0.5))]
+    assert outcomes_of(start, trial)[0].values != outcomes_of(workload, trial)[0].values
+    failed = outcomes_of(replace(start, shared=None), trial)[0]
+    assert "no jointly trained weights" in str(failed.error)
+
+
+def test_a_mistyped_rung_is_named() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'finetune'"):
+        find_rung("finetun")
+
+
+def test_recalibration_gives_norms_the_statistics_of_the_images() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2, affine=False), nn.Dropout(0.5))
+    images = 3 + 2 * torch.randn(640, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    recalibrate(network, images, seed=1)
+    norm = network[0]
+    assert torch.allclose(norm.running_mean, torch.full((2,), 3.0), atol=0.05)
+    assert torch.allclose(norm.running_var, torch.full((2,), 4.0), atol=0.1)
+    assert norm.momentum == 0.1
+    assert not network.training
+    before = norm.running_mean.clone()
+    recalibrate(network, images, seed=1)
+    assert torch.equal(before, norm.running_mean)
+    recalibrate(network, images, seed=2)
+    assert not torch.equal(before, norm.running_mean)
+
+
+def test_recalibration_leaves_networks_without_statistics_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2)).train()
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    recalibrate(network, torch.randn(4, 1, 8, 8), seed=0)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+    assert not network.training
+
+
+def test_jointly_trained_weights_are_kept_and_read_again(tmp_path: Path) -> None:
+    workload = make_workload(shared_epochs=0.5)
+    task = make_task(workload.task, workload.splits)
+    steps: list[int] = []
+    first = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, _: steps.append(done))
+    done = len(steps)
+    again = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, _: steps.append(done))
+    assert done == len(steps) > 0
+    assert fingerprint_of_arrays(first) == fingerprint_of_arrays(again)
+    assert fingerprint_of_arrays(first) != fingerprint_of_arrays(workload.weights)
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["shared"]
+
+
+def test_gradients_of_slices_land_where_the_slice_was_cut() -> None:
+    workload = make_workload()
+    task = make_task(workload.task, workload.splits)
+    trainer = JointTraining(workload.dense_network(), workload.space, workload.ranking, task)
+    kept = workload.ranking.kept(workload.space, workload.space.minimal)
+    small = prune(trainer.network, workload.space, workload.space.minimal, workload.ranking)
+    for parameter in small.parameters():
+        parameter.grad = parameter.detach().clone()  # then every touched entry must meet its own weight
+    trainer._give_back(small, kept)
+    for parameter in trainer.network.parameters():
+        if parameter.grad is not None:
+            touched = parameter.grad != 0
+            assert torch.equal(parameter.grad[touched], parameter.detach()[touched])
+    given = sum(int((p.grad != 0).sum()) for p in trainer.network.parameters() if p.grad is not None)
+    assert given == sum(int((p != 0).sum()) for p in small.parameters())
+
+
+def test_slices_get_better_by_joint_training() -> None:
+    workload = make_workload(shared_epochs=12)
+    task = make_task(workload.task, workload.splits)
+    data = Normalisation.of(workload.splits.train).apply(workload.splits.train)
+    trainer = JointTraining(workload.dense_network(), workload.space, workload.ranking, task)
+
+    def loss() -> float:
+        small = prune(trainer.network, workload.space, workload.space.minimal, workload.ranking)
+        recalibrate(small, data.images, 0)
+        with torch.inference_mode():
+            return float(task.loss(small(data.images), data.targets))
+
+    before = loss()
+    trainer.run(data, workload, seed=0)
+    assert loss() < before - 0.01
+
+
+def test_a_diverging_joint_training_says_so(tmp_path: Path) -> None:
+    workload = make_workload(learning_rate=1e30, shared_epochs=4)
+    with pytest.raises(RunError, match="lower proxy"):
+        shared_weights(workload, make_task(workload.task, workload.splits), cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_widths_are_legal_and_reach_both_ends() -> None:
+    space = make_workload().space
+    rng = np.random.default_rng(0)
+    genomes = [space.check(random_widths(space, rng)) for _ in range(200)]
+    assert len(set(genomes)) > 20
+    shares = np.log2(space.cost(genomes).flops / space.cost(space.dense).flops[0])
+    assert shares.min() < -2.5 < -0.5 < shares.max()
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "regression"])
+@pytest.mark.parametrize("width", [1, 3])
+def test_imitation_is_least_when_the_same_is_said(kind: str, width: int) -> None:
+    told = torch.randn(4, width, 5, generator=torch.Generator().manual_seed(0))
+    same = imitation(told, told, kind)
+    assert same < imitation(told + 0.5 * torch.randn_like(told), told, kind)
+
+
+def test_the_pool_runs_the_rung_that_a_trial_says(workload: Workload) -> None:
+    with SerialPool(workload) as pool:
+        pool.submit(Trial(0, workload.space.dense, "shared"))
+        shared = pool.completed()[0]
+    assert 0 <= shared.values["auc"] <= 1
