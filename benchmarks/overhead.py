@@ -91,8 +91,9 @@ def campaign_overhead(problem: Problem, folder: Path, monitor: TerminalMonitor) 
             budget=Budget(config.budget.trials),
         )
         began = time.perf_counter()
-        records = campaign.run(pool, monitor)
+        campaign.run(pool, monitor)
         wall_s = time.perf_counter() - began
+        records = store.records(campaign.id)
     return {
         "trials": len(records),
         "wall_s": wall_s,

@@ -5,19 +5,15 @@ Z = sum_i w_i (1 - kept_i / units_i)^2, and the metric is chance + (dense - chan
 """
 
 import itertools
-import os
-import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from evaluators.guard import Found, guarded
 from evaluators.identity import fingerprint_of, seed_of
-from spaces.errors import RunError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Outcome, Trial
 from spaces.objectives import Objective
@@ -25,41 +21,6 @@ from spaces.space import ChannelSpace
 
 CHANCE, DENSE = 0.5, 0.9
 N_CASES = 64
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What goes wrong on purpose: trial number -> how many times, before it works.
-
-    Attributes:
-        folder: Keeps count, across processes.
-        raises: The evaluation raises (a failed outcome).
-        kills: The process dies by SIGKILL.
-        hangs: The evaluation never ends.
-    """
-
-    folder: str
-    raises: Mapping[int, int] = field(default_factory=dict)
-    kills: Mapping[int, int] = field(default_factory=dict)
-    hangs: Mapping[int, int] = field(default_factory=dict)
-
-    def strike(self, number: int) -> None:
-        """Do to this trial what is due."""
-        if self._due("kills", number, self.kills):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self._due("hangs", number, self.hangs):
-            time.sleep(1e6)
-        if self._due("raises", number, self.raises):
-            raise RunError("a fault on purpose")
-
-    def _due(self, what: str, number: int, times: Mapping[int, int]) -> bool:
-        for count in range(times.get(number, 0)):
-            try:
-                Path(self.folder, f"{what}-{number}-{count}").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            return True
-        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +32,11 @@ class AnalyticWorkload:
         noise: Standard deviation of a case's share around the metric; a replicate's error is
             `noise / sqrt(64)`.
         sleep_s: What an evaluation takes.
-        faults: What goes wrong; outcomes that come through do not depend on it.
     """
 
     space: ChannelSpace
     noise: float = 0.0
     sleep_s: float = 0.0
-    faults: Faults | None = None
 
     metric = Objective("auc", maximize=True)
     chance = CHANCE
@@ -129,8 +88,6 @@ class AnalyticEvaluator:
 
     def _evaluate(self, trial: Trial) -> Found:
         workload = self._workload
-        if workload.faults is not None:
-            workload.faults.strike(trial.number)
         time.sleep(workload.sleep_s)
         genome = workload.space.check(trial.genome)
         rng = np.random.default_rng([seed_of(self.fingerprint, trial.replicate), *genome])

@@ -17,19 +17,28 @@ _PATH = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?=\S)(?:[^'":,;()<>]*[/\\])
 
 
 def guarded(trial: Trial, evaluate: Callable[[Trial], Found]) -> Outcome:
-    """The outcome of evaluating the trial, "failed" if that raised anything but an interruption."""
+    """The outcome of evaluating the trial; whatever that raises but an interruption is in the outcome.
+
+    It has "failed" then; without memory it is "lost", as elsewhere there may be enough.
+    """
     start = time.perf_counter()
     try:
         values, per_case, timings = evaluate(trial)
     except Exception as error:
         return Outcome(
             trial.number,
-            "failed",
+            "lost" if _starved(error) else "failed",
             timings={"wall_s": time.perf_counter() - start},
             error=describe_error(error),
         )
     timings = {**timings, "wall_s": time.perf_counter() - start}
     return Outcome(trial.number, "complete", values, per_case, timings)
+
+
+def _starved(error: Exception) -> bool:
+    """Whether memory was missing, as Python, torch on a GPU and torch on a CPU say it."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or any(sign in str(error) for sign in ("can't allocate memory", "bad_alloc"))
 
 
 def describe_error(error: BaseException) -> str:

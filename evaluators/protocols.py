@@ -28,7 +28,7 @@ class Evaluator(Protocol):
     def evaluate(self, trial: Trial) -> Outcome:
         """Evaluate one trial; the same trial gives the same outcome to the last bit, times apart.
 
-        Never raises for a bad candidate: the outcome's status is then "failed".
+        Never raises for a bad candidate: the outcome's status is then "failed" or "lost".
         """
         ...
 

@@ -3,21 +3,20 @@
 Trial t is asked after exactly the records 0..t-lag-1 were told, in the order of their numbers; what arrives
 early waits. So what a campaign finds does not depend on the pool, on the number of workers, or on when it
 was interrupted: resuming asks and tells again from the stored records and holds every asked trial against
-its record.
+its record. Memory holds only the records that wait to be told; the store holds them all.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from evaluators.protocols import Pool
 from search.monitor import Monitor, Standing
+from search.progress import Progress
+from search.recovery import recover
 from search.schedule import Schedule
 from search.store.archive import Store
 from spaces.errors import RunError, StoreError
-from spaces.fronts import front_hypervolume, non_dominated
 from spaces.messages import Outcome, Record, Trial
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
@@ -46,6 +45,7 @@ class Campaign:
         chance: The metric of a network that has learnt nothing.
         lag: Records that may be missing when a trial is asked.
         budget: When to stop.
+        retry_lost: Go back to the first trial that the machines lost, whatever was found since.
     """
 
     id: str
@@ -56,23 +56,33 @@ class Campaign:
     chance: float
     lag: int
     budget: Budget
-    _records: dict[int, Record] = field(default_factory=dict, init=False)
-    _asked: dict[int, Trial] = field(default_factory=dict, init=False)
+    retry_lost: bool = False
+    _asked: dict[int, Trial] = field(default_factory=dict, init=False)  # under way
+    _arrived: dict[int, Record] = field(default_factory=dict, init=False)  # not told yet
     _told: int = field(default=0, init=False)
-    _ran: int = field(default=0, init=False)
     _candidates: int = field(default=0, init=False)
     _succeeded: int = field(default=0, init=False)
+    _lost_in_a_row: int = field(default=0, init=False)
+    _fingerprint: str = field(default="", init=False)
+    _stored: Iterator[Record] = field(init=False)
+    _next_stored: Record | None = field(default=None, init=False)
+    _progress: Progress = field(init=False)
 
-    def run(self, pool: Pool, monitor: Monitor) -> list[Record]:
-        """Run, or go on, until the budget is spent; all records, by number.
+    def run(self, pool: Pool, monitor: Monitor) -> None:
+        """Run, or go on, until the budget is spent; the records are in the store.
 
         Raises:
-            RunError: The dense network cannot be evaluated, or no candidate can.
+            RunError: The dense network cannot be evaluated, no candidate can, or the machines lose them all.
             StoreError: A stored record does not belong to this search, or the store cannot be written.
             KeyboardInterrupt: The campaign is marked "interrupted" and can be resumed.
         """
-        self._forgive()
-        self._records = {record.trial.number: record for record in self.store.records(self.id)}
+        recovery = recover(self.store, self.id, self.space.dense, self.lag, retry_lost=self.retry_lost)
+        if said := recovery.in_words():
+            monitor.say(said)
+        self._fingerprint = self.store.campaign(self.id).fingerprint
+        self._stored = self.store.stream(self.id)
+        self._next_stored = next(self._stored, None)
+        self._progress = Progress(self.space, self.metric, self.chance, self.budget.trials)
         self.store.set_status(self.id, "running")
         try:
             with monitor.campaign(self.budget.trials) as show:
@@ -84,20 +94,6 @@ class Campaign:
             self.store.set_status(self.id, "failed")
             raise
         self.store.set_status(self.id, "complete" if ended else "interrupted")
-        return [self._records[number] for number in sorted(self._records)]
-
-    def _forgive(self) -> None:
-        """Evaluate the failures that stopped a campaign again: the machine may have been to blame.
-
-        Nothing was asked after they were told, so the search goes on as if they had not happened.
-        """
-        if self.store.campaign(self.id).status != "failed":
-            return
-        records = self.store.records(self.id, per_case=False)
-        pruned = [record for record in records if record.trial.genome != self.space.dense]
-        all_failed = not any(record.complete for record in pruned)
-        blamed = [r for r in records if not r.complete and (all_failed or r.trial.genome == self.space.dense)]
-        self.store.forget_failures(self.id, [record.trial.number for record in blamed])
 
     def _loop(self, pool: Pool, show: Callable[[Standing], None]) -> bool:
         """Whether the budget of trials is spent, or everything was tried; False when time ran out."""
@@ -122,72 +118,58 @@ class Campaign:
         return in_time
 
     def _begin(self, trial: Trial, pool: Pool) -> None:
-        """Hand a trial to the pool, unless its record is there already."""
-        self._asked[trial.number] = trial
-        record = self._records.get(trial.number)
-        if record is None:
+        """Hand a trial to the pool, unless it is stored already, or some campaign knows its outcome."""
+        stored = self._next_stored
+        if stored is not None and stored.trial.number == trial.number:
+            if stored.trial != trial:
+                raise StoreError(
+                    f"campaign {self.id} cannot go on: its record {trial.number} is of genome "
+                    f"{list(stored.trial.genome)}, but this search asks for {list(trial.genome)}; it was "
+                    "begun by other code or on another kind of machine: start a new campaign"
+                )
+            self._next_stored = next(self._stored, None)
+            self._arrived[trial.number] = stored
+            self._progress.add(stored)
+        elif (known := self.store.find(self._fingerprint, trial)) is not None:
+            self._progress.add(self._keep(trial, known), reused=True)
+        else:
+            self._asked[trial.number] = trial
             pool.submit(trial)
-        elif record.trial != trial:
-            raise StoreError(
-                f"campaign {self.id} cannot go on: its record {trial.number} is of genome "
-                f"{list(record.trial.genome)}, but this search asks for {list(trial.genome)}; it was "
-                "begun by other code or on another kind of machine: start a new campaign"
-            )
 
     def _tell_next(self, pool: Pool, show: Callable[[Standing], None], started: float) -> None:
         """Wait for the next record in the order of the numbers, and tell it."""
-        while self._told not in self._records:
+        while self._told not in self._arrived:
             for outcome in pool.completed(POLL_S):
-                self._keep(outcome)
-                self._ran += 1
-                show(self._standing(time.monotonic() - started))
-        record = self._records[self._told]
+                record = self._keep(self._asked.pop(outcome.number), outcome)
+                self._progress.add(record, evaluated=True)
+                show(self._progress.standing(time.monotonic() - started))
+        record = self._arrived.pop(self._told)
         self._told += 1
         self.schedule.tell(record)
         self._check_alive(record)
 
-    def _keep(self, outcome: Outcome) -> None:
-        trial = self._asked[outcome.number]
+    def _keep(self, trial: Trial, outcome: Outcome) -> Record:
+        """Store what was found about a trial."""
+        outcome = replace(outcome, number=trial.number)
         record = Record(trial, outcome, self.space.cost(trial.genome).row(0))
         self.store.append(self.id, record)
-        self._records[outcome.number] = record
+        self._arrived[trial.number] = record
+        return record
 
     def _check_alive(self, told: Record) -> None:
         """Stop where going on makes no sense: the dense reference failed, or everything does."""
+        enough, why = self.lag + 8, told.outcome.error
+        self._lost_in_a_row = self._lost_in_a_row + 1 if told.outcome.status == "lost" else 0
+        if self._lost_in_a_row == enough:
+            raise RunError(
+                f"the last {enough} evaluations were lost, the last one because {why}; when the machines are "
+                f"well, `paretoprune resume {self.id}` goes on where they failed"
+            )
         if told.trial.genome == self.space.dense:
             if not told.complete:
-                raise RunError(f"the dense network cannot be evaluated: {told.outcome.error}")
+                raise RunError(f"the dense network cannot be evaluated: {why}")
             return
         self._candidates += 1
         self._succeeded += told.complete
-        if self._candidates == self.lag + 8 and not self._succeeded:
-            raise RunError(
-                f"none of the first {self._candidates} candidates could be evaluated: {told.outcome.error}"
-            )
-
-    def _standing(self, elapsed_s: float) -> Standing:
-        records = list(self._records.values())
-        rate = self._ran / elapsed_s if elapsed_s > 0 else np.nan
-        ratios, metrics, dense = self._measured(records)
-        best = non_dominated(np.column_stack([ratios, -metrics])) if len(ratios) else np.zeros(0, dtype=bool)
-        front = sorted(zip(ratios[best].tolist(), metrics[best].tolist(), strict=True))
-        return Standing(
-            done=len(records),
-            total=self.budget.trials,
-            failed=sum(not record.complete for record in records),
-            rate_per_min=60 * rate,
-            left_s=(self.budget.trials - len(records)) / rate if rate else np.nan,
-            hypervolume=front_hypervolume(ratios, metrics, dense, self.chance) if dense == dense else 0.0,
-            best=tuple(front),
-        )
-
-    def _measured(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, float]:
-        """FLOPs ratio and metric of every complete record, and the dense metric (NaN until there is one)."""
-        complete = [record for record in records if record.complete]
-        ratios = np.array([record.value("flops") for record in complete])
-        ratios /= self.space.cost(self.space.dense).flops[0]
-        metrics = np.array([record.value(self.metric.name) for record in complete])
-        dense = [
-            m for record, m in zip(complete, metrics, strict=True) if record.trial.genome == self.space.dense
-        ]
-        return ratios, metrics, float(np.mean(dense)) if dense else np.nan
+        if self._candidates == enough and not self._succeeded:
+            raise RunError(f"none of the first {enough} candidates could be evaluated: {why}")

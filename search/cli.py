@@ -125,6 +125,7 @@ def run(
 def resume(
     campaign: CampaignId,
     overrides: Overrides = None,
+    retry_lost: Annotated[bool, typer.Option(help="Go back to the first lost trial.")] = False,
     executor: Executor = None,
     workers: Workers = None,
     address: Address = None,
@@ -140,9 +141,8 @@ def resume(
     monitor = _monitor(quiet, verbose, log_file)
     from search.launch import resume as go_on
 
-    campaign_id = go_on(
-        campaign, store, monitor, [*(overrides or []), *_execution(executor, workers, address)]
-    )
+    changes = [*(overrides or []), *_execution(executor, workers, address)]
+    campaign_id = go_on(campaign, store, monitor, changes, retry_lost=retry_lost)
     _print_front(campaign_id, store)
 
 

@@ -54,8 +54,17 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     return campaign_id
 
 
-def resume(campaign_id: str, url: str, monitor: Monitor, overrides: Iterable[str] = ()) -> str:
+def resume(
+    campaign_id: str, url: str, monitor: Monitor, overrides: Iterable[str] = (), *, retry_lost: bool = False
+) -> str:
     """Go on with a campaign, perhaps with a larger budget or another executor.
+
+    Args:
+        campaign_id: Which; the start of its id is enough.
+        url: Of the store.
+        monitor: Shows how it goes.
+        overrides: Settings to change, "table.key=value".
+        retry_lost: Go back to the first trial that the machines lost, whatever was found since.
 
     Returns:
         The campaign's full id.
@@ -80,11 +89,19 @@ def resume(campaign_id: str, url: str, monitor: Monitor, overrides: Iterable[str
             raise _changed(row.id, changed, "put back what was there, or start a new campaign")
         with _pool(config, problem.workload) as pool:
             store.update_config(row.id, config.model_dump(mode="json"))
-            _run(row.id, problem, store, pool, monitor)
+            _run(row.id, problem, store, pool, monitor, retry_lost=retry_lost)
         return row.id
 
 
-def _run(campaign_id: str, problem: Problem, store: Store, pool: Pool, monitor: Monitor) -> None:
+def _run(
+    campaign_id: str,
+    problem: Problem,
+    store: Store,
+    pool: Pool,
+    monitor: Monitor,
+    *,
+    retry_lost: bool = False,
+) -> None:
     config, space = problem.config, problem.space
     controller = make_controller(
         config.search.controller,
@@ -104,6 +121,7 @@ def _run(campaign_id: str, problem: Problem, store: Store, pool: Pool, monitor: 
         chance=problem.task.chance,
         lag=config.search.lag,
         budget=Budget(config.budget.trials, config.budget.wall_s),
+        retry_lost=retry_lost,
     )
     try:
         campaign.run(pool, monitor)

@@ -24,6 +24,7 @@ class Standing:
         done: Finished trials.
         total: Trials in the budget.
         failed: How many of the finished ones failed.
+        reused: How many of the finished ones other campaigns of the store had evaluated.
         rate_per_min: Trials finished a minute, in this run; NaN until one has.
         left_s: Seconds that the rest should take; NaN while unknown.
         hypervolume: Above max(dense - 0.10, chance), in metric x octaves of FLOPs.
@@ -33,6 +34,7 @@ class Standing:
     done: int
     total: int
     failed: int
+    reused: int
     rate_per_min: float
     left_s: float
     hypervolume: float
@@ -120,6 +122,8 @@ def describe(standing: Standing) -> str:
         words.append(f"{duration(standing.left_s)} left")
     if standing.failed:
         words.append(f"{standing.failed} failed")
+    if standing.reused:
+        words.append(f"{standing.reused} known from earlier campaigns")
     words.append(f"hypervolume {standing.hypervolume:.3f}")
     shown = standing.best[:: max(1, -(-len(standing.best) // 3))]
     if shown:

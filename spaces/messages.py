@@ -39,18 +39,20 @@ class Outcome:
 
     Attributes:
         number: The trial's number.
-        status: "complete" or "failed"; a failed outcome has an `error` and no values.
+        status: "complete"; "failed": the network's own fault; "lost": the machine's (its worker died, its
+            deadline or its memory ran out), which says nothing about the network. Without "complete" there
+            is an `error` and there are no values.
         values: Measured figures by name: the metric, further metrics, "loss".
         per_case: Arrays whose first axis is the validation cases in split order, float32. Always "loss"
             (n,) and "metric" (n,), each case's share in the metric (their mean *is* the metric, and the
             standard error of a paired difference follows from their difference); "score" (n, k) holds the
             probabilities of the classes, or Dice per class. Cases are known by index, never by patient.
         timings: Seconds by phase; "wall_s" is the whole evaluation.
-        error: One line, when failed.
+        error: One line, unless complete.
     """
 
     number: int
-    status: Literal["complete", "failed"]
+    status: Literal["complete", "failed", "lost"]
     values: Mapping[str, float] = field(default_factory=dict)
     per_case: Mapping[str, np.ndarray] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)

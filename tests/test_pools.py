@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import evaluators.pools
-from evaluators.analytic import AnalyticWorkload, Faults
+from evaluators.analytic import AnalyticWorkload
 from evaluators.pools.serial import SerialPool
 from evaluators.protocols import EvaluatorSpec, Pool
 from spaces.errors import ConfigError, DataError, RunError
 from spaces.messages import Outcome, Trial
 from spaces.space import ChannelSpace
+from tests.faults import Faults, FaultyWorkload
 from tests.test_workload import make_workload
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +102,7 @@ def test_trials_may_be_submitted_while_others_come_back(make_pool: MakePool) -> 
 def test_a_bad_candidate_is_a_failed_outcome(make_pool: MakePool, tmp_path: Path) -> None:
     faults = Faults(str(tmp_path), raises={1: 1})
     illegal = Trial(2, (8, 16, 9))
-    with make_pool(AnalyticWorkload(SPACE, faults=faults)) as pool:
+    with make_pool(FaultyWorkload(SPACE, faults=faults)) as pool:
         outcomes = run_all(pool, [*some_trials(2), illegal])
     assert outcomes[0].status == "complete"
     assert outcomes[1].error == "RunError: a fault on purpose"
@@ -186,12 +187,12 @@ def test_killed_workers_are_replaced_and_change_no_outcome(ray_cluster: str, tmp
     trials = some_trials(8)
     expected = serial_outcomes(AnalyticWorkload(SPACE), trials)
     faults = Faults(str(tmp_path), kills={1: 1, 4: 99})
-    with evaluators.pools.RayPool(AnalyticWorkload(SPACE, faults=faults)) as pool:
+    with evaluators.pools.RayPool(FaultyWorkload(SPACE, faults=faults)) as pool:
         outcomes = run_all(pool, trials)
         assert pool.workers == 2
-    failed = outcomes.pop(4)
-    assert failed.status == "failed"
-    assert str(failed.error).startswith("its worker died 3 times")
+    lost = outcomes.pop(4)
+    assert lost.status == "lost"
+    assert str(lost.error).startswith("its worker died 3 times")
     assert len(list(tmp_path.glob("kills-4-*"))) == 3
     assert all(outcome.agrees_with(expected[number]) for number, outcome in outcomes.items())
 
@@ -217,10 +218,11 @@ def test_a_worker_killed_from_outside_is_replaced(ray_cluster: str) -> None:
 @pytest.mark.ray
 def test_a_trial_past_the_deadline_has_failed_and_the_rest_goes_on(ray_cluster: str, tmp_path: Path) -> None:
     faults = Faults(str(tmp_path), hangs={0: 1})
-    spec = AnalyticWorkload(SPACE, faults=faults)
+    spec = FaultyWorkload(SPACE, faults=faults)
     with evaluators.pools.RayPool(spec, workers=1, deadline_s=1) as pool:
         outcomes = run_all(pool, some_trials(3))
     assert outcomes[0].error == "not finished within the deadline of 1 s"
+    assert outcomes[0].status == "lost"
     assert [outcomes[number].status for number in (1, 2)] == ["complete"] * 2
 
 
@@ -345,13 +347,13 @@ def test_another_process_joins_a_running_cluster_by_its_address(ray_cluster: str
 
 DRIVER = """
 import sys, time
-from evaluators.analytic import AnalyticWorkload, Faults
 from evaluators.pools import RayPool
+from tests.faults import Faults, FaultyWorkload
 from spaces.messages import Trial
 from spaces.space import ChannelSpace
 
 space = ChannelSpace.chain((8, 8))
-pool = RayPool(AnalyticWorkload(space, faults=Faults(sys.argv[1], kills={0: 1})), workers=1)
+pool = RayPool(FaultyWorkload(space, faults=Faults(sys.argv[1], kills={0: 1})), workers=1)
 pool.submit(Trial(0, space.dense))
 pool.completed()
 print(*pool.pids, flush=True)

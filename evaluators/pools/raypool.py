@@ -217,7 +217,7 @@ class RayPool:
         except ray.exceptions.RayTaskError as error:
             if job is None:
                 raise RunError(f"a worker cannot be prepared: {_reason(error)}") from None
-            self._fail(job, _reason(error))
+            self._finished.append(Outcome(job.trial.number, "failed", error=_reason(error)))
         except ray.exceptions.RayError as error:
             self._bury(worker, _reason(error))
             return
@@ -241,22 +241,22 @@ class RayPool:
         else:
             job.deaths.append(reason)
             if len(job.deaths) > RETRIES:
-                self._fail(job, f"its worker died {len(job.deaths)} times, the last time: {reason}")
+                self._lose(job, f"its worker died {len(job.deaths)} times, the last time: {reason}")
             else:
                 self._waiting.appendleft(job)
         self._replace(worker)
 
     def _stop_late(self, worker: _Worker) -> None:
         assert worker.job is not None  # only jobs have deadlines
-        self._fail(worker.job, f"not finished within the deadline of {self._deadline_s:g} s")
+        self._lose(worker.job, f"not finished within the deadline of {self._deadline_s:g} s")
         self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:
         ray.kill(worker.actor)
         self._workers[self._workers.index(worker)] = self._start()
 
-    def _fail(self, job: _Job, reason: str) -> None:
-        self._finished.append(Outcome(job.trial.number, "failed", error=reason))
+    def _lose(self, job: _Job, reason: str) -> None:
+        self._finished.append(Outcome(job.trial.number, "lost", error=reason))
 
 
 def _reason(error: BaseException) -> str:

@@ -22,6 +22,10 @@ from spaces.messages import Outcome, Record, Trial
 
 SEARCH = "search"
 """The stage of the trials that a campaign's search asks for."""
+SET_ASIDE = "set-aside"
+"""The stage of evaluations from which the search was taken back; kept for those who ask for them again."""
+
+_PAGE = 64  # records that `stream` reads at once
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
 
@@ -133,27 +137,46 @@ class Store:
         except IntegrityError:
             self._must_agree(campaign_id, record, stage)
 
-    def forget_failures(self, campaign_id: str, numbers: Iterable[int]) -> None:
-        """Take failed trials of the search out again, so that they are evaluated anew."""
-        query = (
-            delete(trials)
-            .where(trials.c.campaign_id == campaign_id, trials.c.stage == SEARCH)
-            .where(trials.c.number.in_(list(numbers)), trials.c.status == "failed")
-        )
-        with self._writing("failed trials were not taken out") as connection:
-            connection.execute(query)
+    def set_aside(self, campaign_id: str, first: int) -> int:
+        """Take the search back to before trial `first`; how many complete records it had from there on.
+
+        Those go to the stage "set-aside", where `find` knows them still; the others are forgotten.
+        """
+        mine = trials.c.campaign_id == campaign_id
+        later = (mine, trials.c.stage == SEARCH, trials.c.number >= first)
+        with self._writing(f"campaign {campaign_id} was not taken back") as connection:
+            connection.execute(delete(trials).where(*later, trials.c.status != "complete"))
+            highest = select(func.max(trials.c.number)).where(mine, trials.c.stage == SET_ASIDE)
+            free = 1 + (connection.execute(highest).scalar_one_or_none() or 0)
+            moved = {"stage": SET_ASIDE, "number": trials.c.number - first + free}
+            return connection.execute(update(trials).where(*later).values(moved)).rowcount
+
+    def numbers(self, campaign_id: str, status: str) -> list[int]:
+        """The numbers of a search's trials that ended so ("complete", "failed", "lost"), ascending."""
+        mine = (trials.c.campaign_id == campaign_id, trials.c.stage == SEARCH, trials.c.status == status)
+        with self._reading() as connection:
+            return list(
+                connection.execute(select(trials.c.number).where(*mine).order_by(trials.c.number)).scalars()
+            )
 
     def records(self, campaign_id: str, *, per_case: bool = True, stage: str = SEARCH) -> list[Record]:
         """A campaign's records of one stage in the order of their numbers; `per_case`: with their arrays."""
         self._fingerprint(campaign_id)
-        columns = [column for column in trials.c if per_case or column.name != "per_case"]
-        query = (
-            select(*columns)
-            .where(trials.c.campaign_id == campaign_id, trials.c.stage == stage)
-            .order_by(trials.c.number)
-        )
         with self._reading() as connection:
-            return [self._decoded(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(_trials(campaign_id, stage, per_case)).mappings()
+            return [self._decoded(row) for row in rows]
+
+    def stream(self, campaign_id: str, stage: str = SEARCH) -> Iterator[Record]:
+        """The same records one by one, so that memory holds a few of them only; nothing stays locked."""
+        last = -1
+        while True:
+            query = _trials(campaign_id, stage).where(trials.c.number > last).limit(_PAGE)
+            with self._reading() as connection:
+                rows = connection.execute(query).mappings().all()
+            if not rows:
+                return
+            yield from map(self._decoded, rows)
+            last = rows[-1]["number"]
 
     def find(self, fingerprint: str, trial: Trial) -> Outcome | None:
         """What any campaign found for this evaluation, whatever its number: the evaluation cache.
@@ -273,6 +296,13 @@ def _campaigns() -> Any:
     mine = (trials.c.campaign_id == campaigns.c.id, trials.c.stage == SEARCH)
     count = select(func.count()).select_from(trials).where(*mine)
     return select(campaigns, count.scalar_subquery().label("n_trials"))
+
+
+def _trials(campaign_id: str, stage: str, per_case: bool = True) -> Any:
+    """The query for the trials of a stage by number."""
+    columns = [column for column in trials.c if per_case or column.name != "per_case"]
+    mine = (trials.c.campaign_id == campaign_id, trials.c.stage == stage)
+    return select(*columns).where(*mine).order_by(trials.c.number)
 
 
 def _campaign_row(row: RowMapping) -> CampaignRow:
