@@ -1,10 +1,15 @@
 """Schedules: at which rung and how often the genomes of a controller are evaluated."""
 
 from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from search.controllers.base import Controller
+from spaces.intervals import paired_difference
 from spaces.messages import Genome, Record, Trial
+from spaces.objectives import Objective
 
 DENSE_REPLICATES = 3
 
@@ -62,3 +67,130 @@ class SingleRung:
     def tell(self, record: Record) -> None:
         """See `Schedule.tell`."""
         self._controller.tell(record)
+
+
+class Racing:
+    """Every genome once, at one rung; what may still be on the front again, until it is refuted.
+
+    A *look* is a replicate in a fold of the data. A genome's first look is replicate 0 in fold 0; further
+    looks go to genomes that no network at most as costly is ahead of by more than a standard error of the
+    paired difference to dense. Dense gets its looks first, so that every look of a genome can be compared
+    with dense in the same look: what makes a fold or a replicate easy for all cancels. The controller is told
+    such differences, added to what dense has on average.
+
+    Args:
+        controller: Who proposes.
+        dense: The dense genome.
+        value: What is ranked by, as the controller's objective has it; per case under "metric" or "loss".
+        rung: Where everything is evaluated.
+        folds: Parts of the data that are held out in turn (cross-fitting); 1: train and val as they are.
+        share: Of the trials after dense's, how many may be further looks.
+        replicates: In each fold, of dense and at most of a genome.
+
+    Source: Maron and Moore 1997 (racing), with costs as an order of who races whom.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        dense: Genome,
+        value: Objective,
+        rung: str = "finetune",
+        *,
+        folds: int = 1,
+        share: float = 0.25,
+        replicates: int = DENSE_REPLICATES,
+    ) -> None:
+        self._controller, self._dense, self._value, self._rung = controller, dense, value, rung
+        self._looks = [(replicate, fold) for replicate in range(replicates) for fold in range(folds)]
+        self._share = share
+        self._waiting: deque[tuple[Genome, tuple[int, int]]] = deque()
+        self._asked: dict[Genome, int] = {}
+        self._n_again = self._n_trials = 0
+        self._dense_cases: dict[tuple[int, int], np.ndarray] = {}
+        self._seen: dict[Genome, _Seen] = {}
+
+    def ask(self, number: int) -> Trial | None:
+        """See `Schedule.ask`."""
+        genome = None if self._waiting else self._promising()
+        if genome is not None:
+            self._n_again += 1
+            return self._trial(number, genome, self._looks[self._asked[genome]])
+        if not self._waiting:
+            for genome in self._controller.ask(1):
+                looks = self._looks if genome == self._dense else self._looks[:1]
+                self._waiting.extend((genome, look) for look in looks)
+        return self._trial(number, *self._waiting.popleft()) if self._waiting else None
+
+    def tell(self, record: Record) -> None:
+        """See `Schedule.tell`."""
+        look = (record.trial.replicate, record.trial.fold)
+        if not record.complete:
+            self._controller.tell(record)
+            return
+        cases = np.asarray(record.outcome.per_case[self._per_case], dtype=float)
+        if record.trial.genome == self._dense:
+            self._dense_cases[look] = cases
+            self._controller.tell(record)
+        elif look in self._dense_cases:
+            difference, se = paired_difference(cases, self._dense_cases[look])
+            seen = self._seen.setdefault(record.trial.genome, _Seen(record.value("flops")))
+            seen.differences.append(difference if self._value.maximize else -difference)
+            seen.ses.append(se)
+            level = float(np.mean([cases.mean() for cases in self._dense_cases.values()]))
+            values = {**record.outcome.values, self._value.name: level + difference}
+            self._controller.tell(replace(record, outcome=replace(record.outcome, values=values)))
+        else:  # dense failed in this look: there is nothing to compare with
+            self._controller.tell(record)
+
+    @property
+    def _per_case(self) -> str:
+        return "loss" if self._value.name == "loss" else "metric"
+
+    def _trial(self, number: int, genome: Genome, look: tuple[int, int]) -> Trial:
+        self._asked[genome] = self._asked.get(genome, 0) + 1
+        if genome != self._dense:
+            self._n_trials += 1
+        replicate, fold = look
+        return Trial(number, genome, self._rung, replicate, fold)
+
+    def _promising(self) -> Genome | None:
+        """The genome to look at again: of those that may lead at their FLOPs, one with the fewest looks."""
+        if self._n_again >= self._share * self._n_trials or len(self._looks) == 1:
+            return None
+        genomes = list(self._seen)
+        flops = np.array([seen.flops for seen in self._seen.values()])
+        means = np.array([seen.mean for seen in self._seen.values()])
+        errors = np.array([seen.se for seen in self._seen.values()])
+        ahead = means + np.nan_to_num(errors) - best_at_most(flops, means)
+        looks = np.array([self._asked[genome] for genome in genomes])
+        may = np.flatnonzero((ahead >= 0) & (looks < len(self._looks)))
+        if not len(may):
+            return None
+        return genomes[may[np.lexsort((-ahead[may], looks[may]))[0]]]
+
+
+@dataclass
+class _Seen:
+    """What the looks at one genome found."""
+
+    flops: float
+    differences: list[float] = field(default_factory=list)
+    ses: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Paired difference to dense, larger is better."""
+        return float(np.mean(self.differences))
+
+    @property
+    def se(self) -> float:
+        """Its standard error, as if looks were independent."""
+        return float(np.sqrt(np.square(self.ses).sum()) / len(self.ses))
+
+
+def best_at_most(flops: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The best value among the networks that cost at most as much, itself included: (n,), (n,) -> (n,)."""
+    order = np.argsort(flops, kind="stable")
+    best = np.maximum.accumulate(values[order]) if len(order) else values
+    return best[np.searchsorted(flops[order], flops, side="right") - 1]

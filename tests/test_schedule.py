@@ -1,7 +1,10 @@
 """Schedules: the dense reference is replicated, everything else is tried once."""
 
+import numpy as np
+import pytest
+
 from search.controllers import make_controller
-from search.schedule import Schedule, SingleRung
+from search.schedule import Racing, Schedule, SingleRung, best_at_most
 from search.start import common_first
 from spaces.messages import Genome, Outcome, Record, Trial
 from spaces.objectives import FLOPS, Objective
@@ -80,3 +83,73 @@ def test_a_whole_space_is_tried_with_a_real_controller() -> None:
         number += 1
     assert len(genomes) == SPACE.size
     assert number == SPACE.size + 2
+
+
+AUC = Objective("auc", maximize=True)
+
+
+def measured(trial: Trial, level: float, cases: int = 50, spread: float = 0.0) -> Record:
+    """A record whose cases all say about the same, easier by the look: replicate / 10 + fold."""
+    noise = spread * np.random.default_rng([*trial.genome, trial.replicate]).standard_normal(cases)
+    shares = level + trial.replicate / 10 + trial.fold + noise
+    per_case = {"metric": shares, "loss": -shares}
+    values = {"auc": float(shares.mean()), "loss": -float(shares.mean())}
+    outcome = Outcome(trial.number, "complete", values, per_case)
+    return Record(trial, outcome, SPACE.cost(trial.genome).row(0))
+
+
+def play(schedule: Schedule, trials: int, levels: dict[Genome, float], spread: float = 0.0) -> list[Trial]:
+    asked = []
+    for number in range(trials):
+        trial = schedule.ask(number)
+        if trial is None:
+            break
+        asked.append(trial)
+        schedule.tell(measured(trial, levels[trial.genome], spread=spread))
+    return asked
+
+
+def test_racing_looks_again_at_leaders_only_and_not_more_often_than_allowed() -> None:
+    levels = {(3, 4): 0.9, (1, 1): 0.5, (2, 2): 0.8, (2, 3): 0.6, (3, 3): 0.85, (1, 2): 0.55}
+    controller = Scripted(list(levels))
+    asked = play(Racing(controller, (3, 4), AUC, share=0.5, replicates=3), 16, levels)
+    assert [(t.genome, t.replicate) for t in asked[:3]] == [((3, 4), r) for r in range(3)]
+    again = [t.genome for t in asked[3:] if t.replicate > 0]
+    assert (2, 3) not in again, "a cheaper network is far ahead of it"
+    assert {(1, 1), (2, 2)} <= set(again)
+    assert 0 < len(again) <= 0.5 * (len(asked) - 3) + 1
+    assert len(set(asked)) == len(asked)
+
+
+def test_racing_through_folds_comes_before_replicates() -> None:
+    levels = {(3, 4): 0.9, (1, 1): 0.8}
+    asked = play(Racing(Scripted(list(levels)), (3, 4), AUC, folds=2, share=5, replicates=2), 99, levels)
+    looks = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(t.replicate, t.fold) for t in asked] == looks + looks
+
+
+@pytest.mark.parametrize("value", [AUC, Objective("loss", maximize=False)])
+def test_the_controller_is_told_differences_to_dense_in_the_same_look(value: Objective) -> None:
+    levels = {(3, 4): 0.9, (1, 1): 0.8}
+    controller = Scripted(list(levels))
+    play(Racing(controller, (3, 4), value, folds=2, share=5, replicates=2), 99, levels)
+    told = [r.value(value.name) for r in controller.told if r.trial.genome == (1, 1)]
+    dense = np.mean([r.value(value.name) for r in controller.told if r.trial.genome == (3, 4)])
+    assert len(told) == 4
+    assert np.allclose(told, dense - 0.1 if value.maximize else dense + 0.1)
+
+
+def test_racing_survives_failures() -> None:
+    controller = Scripted([(3, 4), (1, 1), (2, 2)])
+    schedule = Racing(controller, (3, 4), AUC, share=1, replicates=2)
+    for number in range(4):
+        trial = schedule.ask(number)
+        assert trial is not None
+        schedule.tell(Record(trial, Outcome(number, "failed", error="lost"), {}))
+    assert len(controller.told) == 4
+    assert schedule.ask(4) is None
+
+
+def test_the_best_at_most_as_costly_counts_ties_and_itself() -> None:
+    flops, values = np.array([3.0, 1.0, 2.0, 2.0]), np.array([0.5, 0.2, 0.1, 0.9])
+    assert best_at_most(flops, values).tolist() == [0.9, 0.2, 0.9, 0.9]
