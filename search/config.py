@@ -56,13 +56,20 @@ class ExecutionSettings(Settings):
     address: str | None = Field(None, description="address of a running Ray cluster; default a local one")
     gpus_per_worker: float = Field(0.0, ge=0)
     deadline_s: float | None = Field(
-        None, gt=0, description="an evaluation that takes longer has failed; Ray only"
+        None, gt=0, description="an evaluation that takes longer is lost; Ray only"
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="an evaluation that allocates more CPU memory is lost; Ray only"
+    )
+    recycle_after: int | None = Field(
+        1000, ge=1, description="a Ray worker is replaced after so many evaluations"
     )
 
     @model_validator(mode="after")
-    def _deadline_needs_ray(self) -> Self:
-        if self.executor == "serial" and self.deadline_s is not None:
-            raise ValueError("only Ray workers keep a deadline; set executor = 'ray' or leave deadline_s out")
+    def _limits_need_ray(self) -> Self:
+        for name in ("deadline_s", "memory_gb"):
+            if self.executor == "serial" and getattr(self, name) is not None:
+                raise ValueError(f"only Ray workers keep a {name}; set executor = 'ray' or leave {name} out")
         return self
 
 

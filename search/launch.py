@@ -36,10 +36,7 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
         KeyboardInterrupt: After Ctrl-C; what was found is stored.
     """
     check_store(url)
-    if config.execution.executor == "ray" and config.execution.address:
-        from evaluators.pools.cluster import check_cluster
-
-        check_cluster(config.execution.address)
+    _check_execution(config)
     problem = prepare(config, artifact_dir(url), monitor)
     with _pool(config, problem.workload) as pool, Store(url) as store:
         entry = CampaignEntry(
@@ -79,6 +76,7 @@ def resume(
         config = parse_config(override(row.config, overrides))
         if changed := begun.differences(config):
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
+        _check_execution(config)
         problem = prepare(config, artifact_dir(url), monitor)
         now = problem.workload.fingerprints
         if changed := [
@@ -130,6 +128,26 @@ def _run(
         raise
 
 
+def _check_execution(config: CampaignConfig) -> None:
+    """Refuse what no Ray worker could do, before anything expensive starts."""
+    execution, device = config.execution, config.proxy.device
+    if execution.executor != "ray":
+        return
+    share = execution.gpus_per_worker
+    if ":" in device:
+        raise ConfigError(f"proxy.device = {device!r}, but Ray gives each worker its GPU: write 'cuda'")
+    if device == "cuda" and not share:
+        raise ConfigError("proxy.device = 'cuda' needs GPUs: set execution.gpus_per_worker, as to 0.5 or 1")
+    if device == "cpu" and share:
+        raise ConfigError(
+            f"execution.gpus_per_worker = {share:g} is wasted on proxy.device = 'cpu': set it to 0"
+        )
+    if execution.address:
+        from evaluators.pools.cluster import check_cluster
+
+        check_cluster(execution.address)
+
+
 def _pool(config: CampaignConfig, spec: EvaluatorSpec) -> AbstractContextManager[Pool]:
     execution, threads = config.execution, config.proxy.threads
     if execution.executor == "serial":
@@ -145,6 +163,8 @@ def _pool(config: CampaignConfig, spec: EvaluatorSpec) -> AbstractContextManager
         threads=threads,
         gpus_per_worker=execution.gpus_per_worker,
         deadline_s=execution.deadline_s,
+        memory_gb=execution.memory_gb,
+        recycle_after=execution.recycle_after,
     )
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 ROOMS = {  # vendor library -> the only files that may import it
     "deap": {"search/controllers/nsga2.py"},
     "optuna": {"search/controllers/samplers.py"},
-    "ray": {"evaluators/pools/raypool.py", "evaluators/pools/cluster.py"},
+    "ray": {"evaluators/pools/cluster.py"},
     "sqlalchemy": {"search/store/archive.py", "search/store/engine.py", "search/store/schema.py"},
     "plotly": {"reports/figures.py", "reports/graph.py", "reports/page.py"},
     "jinja2": {"reports/page.py"},

@@ -254,6 +254,22 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], str]] = 
     "controller option": (None, (NSGA2, "search.options.populaton=3"), "did you mean"),
     "controller option's value": (None, (NSGA2, "search.options.population=3"), "population"),
     "deadline without ray": (None, ("execution.deadline_s=3",), "only Ray workers keep a deadline"),
+    "memory without ray": (None, ("execution.memory_gb=3",), "only Ray workers keep a memory_gb"),
+    "a GPU by number": (
+        None,
+        ("execution.executor=ray", "proxy.device=cuda:1"),
+        "proxy.device = 'cuda:1', but Ray gives each worker its GPU: write 'cuda'",
+    ),
+    "a GPU without a share": (
+        None,
+        ("execution.executor=ray", "proxy.device=cuda"),
+        "proxy.device = 'cuda' needs GPUs: set execution.gpus_per_worker",
+    ),
+    "a wasted GPU": (
+        None,
+        ("execution.executor=ray", "proxy.device=cpu", "execution.gpus_per_worker=0.5"),
+        "execution.gpus_per_worker = 0.5 is wasted on proxy.device = 'cpu'",
+    ),
     "infinite epochs": (None, ("recipe.epochs=inf",), "recipe.epochs"),
     "device": (None, ("proxy.device=gpu",), "proxy.device"),
     "module pattern": (None, ('pruning.ignore=["layerX.*"]',), "layerX"),

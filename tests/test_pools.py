@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import evaluators.pools
 from evaluators.analytic import AnalyticWorkload
+from evaluators.guard import Found, guarded
 from evaluators.pools.serial import SerialPool
 from evaluators.protocols import EvaluatorSpec, Pool
 from spaces.errors import ConfigError, DataError, RunError
@@ -136,8 +138,6 @@ def test_closing_gives_up_what_is_pending_and_may_be_repeated(make_pool: MakePoo
 
 
 def test_the_serial_pool_pins_threads_only_while_it_evaluates() -> None:
-    import torch
-
     seen = []
 
     class Looking:
@@ -224,6 +224,46 @@ def test_a_trial_past_the_deadline_has_failed_and_the_rest_goes_on(ray_cluster: 
     assert outcomes[0].error == "not finished within the deadline of 1 s"
     assert outcomes[0].status == "lost"
     assert [outcomes[number].status for number in (1, 2)] == ["complete"] * 2
+
+
+class Hungry:
+    """A spec whose evaluation takes as many megabytes as the trial's genome says."""
+
+    fingerprint = "none"
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+
+    def build(self) -> "Hungry":
+        return self
+
+    def evaluate(self, trial: Trial) -> Outcome:
+        return guarded(trial, self._evaluate)
+
+    def _evaluate(self, trial: Trial) -> Found:
+        n = trial.genome[0] * 10**6
+        held = np.ones(n, np.uint8) if self.library == "numpy" else torch.ones(n, dtype=torch.uint8)
+        return {"pid": os.getpid(), "bytes": float(len(held))}, {}, {}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_trial_over_its_memory_is_lost_and_its_worker_goes_on(ray_cluster: str, library: str) -> None:
+    trials = [Trial(0, (50,)), Trial(1, (400,)), Trial(2, (50,)), Trial(3, (150,))]
+    with evaluators.pools.RayPool(Hungry(library), workers=1, memory_gb=0.2) as pool:
+        outcomes = run_all(pool, trials)
+    assert [outcomes[number].status for number in range(4)] == ["complete", "lost", "complete", "complete"]
+    assert "(execution.memory_gb = 0.2)" in str(outcomes[1].error)
+    assert len({outcomes[number].values["pid"] for number in (0, 2, 3)}) == 1, "each has the limit for itself"
+
+
+@pytest.mark.ray
+def test_workers_are_recycled_after_so_many_evaluations(ray_cluster: str) -> None:
+    trials = [Trial(number, (1,)) for number in range(7)]
+    with evaluators.pools.RayPool(Hungry("numpy"), workers=1, recycle_after=3) as pool:
+        outcomes = run_all(pool, trials)
+    pids = [outcomes[number].values["pid"] for number in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
 
 
 class Dying(Unbuildable):

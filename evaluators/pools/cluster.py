@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from spaces.errors import ConfigError
 
@@ -25,6 +26,7 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402  # reads the environment above
+import ray._private.ray_constants  # noqa: E402
 
 
 def connect(address: str | None, cpus: int, payload_bytes: int) -> Callable[[], None]:
@@ -53,12 +55,13 @@ def connect(address: str | None, cpus: int, payload_bytes: int) -> Callable[[], 
     if address is None:
         store = max(SMALLEST_STORE, 2 * payload_bytes)
         cpus = max(cpus, os.cpu_count() or 1)
-        with _own_signals():
+        with _own_signals(), _loopback_only():
             ray.init("local", num_cpus=cpus, object_store_memory=store, include_dashboard=False, **quiet)
         return ray.shutdown
     check_cluster(address)
+    local = _loopback_only() if _only_on_loopback(address) else contextlib.nullcontext()
     try:
-        with _own_signals():
+        with _own_signals(), local:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -73,6 +76,34 @@ def _own_signals() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """A cluster that is started inside listens on 127.0.0.1 only; one that does is joined inside.
+
+    Ray's services run code for whoever reaches them, and they listen on every interface, even when told
+    that this node is 127.0.0.1, unless Ray takes the system for one without clusters (macOS, Windows).
+    """
+    constants: Any = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _only_on_loopback(address: str) -> bool:
+    """Whether a cluster answers at 127.0.0.1, but not at this machine's own address, which Ray would take."""
+    host, _, port = address.rpartition(":")
+    if host not in {"127.0.0.1", "localhost"}:
+        return False
+    try:
+        socket.create_connection((ray.util.get_node_ip_address(), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return True
+    return False
 
 
 def _nothing() -> None:

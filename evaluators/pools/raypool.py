@@ -5,58 +5,33 @@ whose worker died is simply given to another one.
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from evaluators.guard import describe_error
+from evaluators.pools.actor import Actor, Means
 from evaluators.pools.cluster import connect, ray
-from evaluators.protocols import Evaluator, EvaluatorSpec
+from evaluators.protocols import EvaluatorSpec
 from spaces.errors import ConfigError, RunError
 from spaces.messages import Outcome, Trial
 
 RETRIES = 2
 """How often a trial is given to another worker after its worker died."""
 FAILED_STARTS = 3
-"""So many workers in a row that die before their first trial: no use going on."""
+"""So many workers in a row that die before their first trial, on machines that live: no use going on."""
+PATIENCE_S = 60.0
+"""When to say that no worker can be started."""
 
+logger = logging.getLogger("paretoprune")
 
-class _Actor:
-    """A worker process: builds the evaluator once, then evaluates."""
-
-    _evaluator: Evaluator
-
-    def prepare(self, spec: list[Any], path: list[str], threads: int) -> tuple[int, BaseException | None]:
-        """Make ready; returns the process id and what went wrong.
-
-        Args:
-            spec: The reference to the spec, wrapped so that Ray does not open it before the path is set.
-            path: Where the driver finds modules; factories of the user may lie there.
-            threads: CPU threads of an evaluation.
-        """
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-        try:
-            self._evaluator = ray.get(spec[0]).build()
-        except Exception as error:
-            with contextlib.suppress(Exception):
-                pickle.loads(pickle.dumps(error))
-                return os.getpid(), error
-            return os.getpid(), RunError(f"{type(error).__name__}: {error}")
-        if "torch" in sys.modules:  # the environment has said so before torch was loaded; now for certain
-            sys.modules["torch"].set_num_threads(threads)
-        return os.getpid(), None
-
-    def evaluate(self, trial: Trial) -> Outcome:
-        return self._evaluator.evaluate(trial)
-
-
-_REMOTE: Any = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1)(_Actor)
+_REMOTE: Any = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1)(Actor)
 
 
 @dataclass
@@ -76,23 +51,29 @@ class _Worker:
     pid: int | None = None
     job: _Job | None = None
     stops_at: float = float("inf")
+    evaluated: int = 0
 
 
 class RayPool:
     """Evaluates on long-lived Ray actors, one trial each at a time.
 
-    A worker that dies is replaced, and its trial goes to another one, at most twice; then the trial has
-    failed, with the reason. A trial that passes the deadline has failed at once, and its worker is replaced:
-    with deadlines, outcomes depend on how fast the machine is.
+    A worker that dies, alone or with its machine, is replaced as soon as the cluster has room, and its trial
+    goes to another one, at most twice; then the trial is lost, with the reason. A trial that passes the
+    deadline is lost at once, and its worker is replaced: with deadlines, outcomes depend on how fast the
+    machine is. The pool is elastic: workers for which there is no room yet join when machines do.
 
     Args:
         spec: What to evaluate with; shipped once, its arrays shared by all workers of a machine.
-        workers: Actors; they start in the background, and trials may be submitted before they are ready.
+        workers: Actors at most; they start in the background, and trials may be submitted before they are
+            ready.
         address: Of a running cluster; None: the one this process is connected to, or a local one that
             `close` shuts down again.
         threads: CPU threads, and so CPUs, of a worker.
-        gpus_per_worker: Share of a GPU that a worker has; workers without a share see no GPU.
+        gpus_per_worker: Share of a GPU that a worker has, of its memory too; workers without a share see no
+            GPU, the others theirs only.
         deadline_s: Longest time of one evaluation.
+        memory_gb: Largest amount of the CPU's memory that one evaluation may allocate.
+        recycle_after: A worker is replaced by a fresh one after so many evaluations, against leaks.
 
     Raises:
         ConfigError: There is no cluster at the address.
@@ -106,14 +87,17 @@ class RayPool:
         threads: int = 1,
         gpus_per_worker: float = 0.0,
         deadline_s: float | None = None,
+        memory_gb: float | None = None,
+        recycle_after: int | None = None,
     ) -> None:
         self._disconnect = connect(address, workers * threads, _size(spec))
-        self._threads = threads
+        self._means = Means(threads, gpus_per_worker, memory_gb)
         self._deadline_s = deadline_s
+        self._recycle_after = float("inf") if recycle_after is None else recycle_after
         self._options = {
             "num_cpus": threads,
             "num_gpus": gpus_per_worker,
-            "runtime_env": {"env_vars": _environment(threads, gpus_per_worker)},
+            "runtime_env": {"env_vars": self._means.environment()},
         }
         if gpus_per_worker and not ray.cluster_resources().get("GPU"):
             self._disconnect()
@@ -124,11 +108,12 @@ class RayPool:
         self._waiting: deque[_Job] = deque()
         self._finished: list[Outcome] = []
         self._failed_starts = 0
+        self._complains_at = time.monotonic() + PATIENCE_S
         self._workers = [self._start() for _ in range(workers)]
 
     @property
     def workers(self) -> int:
-        """How many trials are evaluated at the same time."""
+        """How many trials are evaluated at the same time, where there is room for all workers."""
         return len(self._workers)
 
     @property
@@ -168,7 +153,7 @@ class RayPool:
         self._finished.clear()
         if ray.is_initialized():
             for worker in workers:
-                ray.kill(worker.actor)
+                _kill(worker)
             self._spec = None
             self._disconnect()
 
@@ -182,7 +167,7 @@ class RayPool:
 
     def _start(self) -> _Worker:
         actor = _REMOTE.options(**self._options).remote()
-        return _Worker(actor, actor.prepare.remote([self._spec], _search_path(), self._threads))
+        return _Worker(actor, actor.prepare.remote([self._spec], _search_path(), self._means))
 
     def _assign(self) -> None:
         """Give waiting trials to idle workers."""
@@ -207,6 +192,10 @@ class RayPool:
         for worker in list(self._workers):
             if now >= worker.stops_at:
                 self._stop_late(worker)
+        if any(worker.pid is not None for worker in self._workers):
+            self._complains_at = now + PATIENCE_S
+        elif now >= self._complains_at:
+            self._complain()
         self._assign()
 
     def _take(self, worker: _Worker) -> None:
@@ -219,7 +208,7 @@ class RayPool:
                 raise RunError(f"a worker cannot be prepared: {_reason(error)}") from None
             self._finished.append(Outcome(job.trial.number, "failed", error=_reason(error)))
         except ray.exceptions.RayError as error:
-            self._bury(worker, _reason(error))
+            self._bury(worker, error)
             return
         else:
             if job is None:
@@ -229,13 +218,16 @@ class RayPool:
             else:
                 self._failed_starts = 0
                 self._finished.append(result)
+                worker.evaluated += 1
         worker.job, worker.reference, worker.stops_at = None, None, float("inf")
+        if worker.evaluated >= self._recycle_after:
+            self._replace(worker)
 
-    def _bury(self, worker: _Worker, reason: str) -> None:
-        """Replace a dead worker; its trial is tried again, or has failed."""
-        job = worker.job
+    def _bury(self, worker: _Worker, error: BaseException) -> None:
+        """Replace a dead worker; its trial is tried again, or is lost."""
+        job, reason = worker.job, _reason(error)
         if job is None:
-            self._failed_starts += 1
+            self._failed_starts += not _machine_died(error)
             if self._failed_starts >= FAILED_STARTS:
                 raise RunError(f"{FAILED_STARTS} workers in a row died before they were ready: {reason}")
         else:
@@ -252,17 +244,41 @@ class RayPool:
         self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:
-        ray.kill(worker.actor)
+        _kill(worker)
         self._workers[self._workers.index(worker)] = self._start()
+
+    def _complain(self) -> None:
+        """Say that the cluster has no room, once in a while."""
+        self._complains_at = time.monotonic() + 10 * PATIENCE_S
+        needs = f"{self._means.threads} CPUs" + f" and {self._means.gpus:g} GPUs" * bool(self._means.gpus)
+        free = ray.available_resources()
+        has = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+        logger.warning("no worker could be started yet: each needs %s, the cluster has %s free", needs, has)
 
     def _lose(self, job: _Job, reason: str) -> None:
         self._finished.append(Outcome(job.trial.number, "lost", error=reason))
+
+
+def _kill(worker: _Worker) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):  # what is gone need not be killed
+        ray.kill(worker.actor)
+
+
+def _machine_died(error: BaseException) -> bool:
+    """Whether an actor went down with its machine, which says nothing against the actor."""
+    return isinstance(error, ray.exceptions.RayActorError) and "node has died" in str(error)
 
 
 def _reason(error: BaseException) -> str:
     """One line of what Ray says at length."""
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
         return describe_error(error.cause)
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its machine ran out of memory"
+    if _machine_died(error):
+        return "its machine was lost"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "its process was killed or crashed"
     return describe_error(error)
 
 
@@ -276,13 +292,3 @@ def _size(spec: EvaluatorSpec) -> int:
 def _search_path() -> list[str]:
     """Where this process finds modules, for the workers to look there too."""
     return [os.path.abspath(entry) for entry in sys.path]
-
-
-def _environment(threads: int, gpus: float) -> dict[str, str]:
-    """Environment of a worker: threads pinned before torch loads, this package found, no GPU unless given."""
-    pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    house = Path(__file__).parents[2]
-    places = [] if "site-packages" in house.parts else [str(house)]
-    places += filter(None, [os.environ.get("PYTHONPATH")])
-    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-    return pinned | {"PYTHONPATH": os.pathsep.join(places)} | hidden
