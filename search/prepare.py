@@ -107,6 +107,38 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     make_controller(
         config.search.controller, space, (FLOPS, task.metric), 0, (), config.search.options
     )  # refuses its options before anything is trained
+    workload, dense = make_workload(config, network, splits, space, artifacts, monitor)
+    monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
+    if "shared" in (config.proxy.rung, config.proxy.start):
+        workload = with_shared(workload, task, artifacts, monitor)
+    return Problem(config, splits, task, space, workload, dense)
+
+
+def make_workload(
+    config: CampaignConfig,
+    network: torch.nn.Module,
+    splits: Splits,
+    space: ChannelSpace,
+    artifacts: Path,
+    monitor: Monitor,
+) -> tuple[Workload, dict[str, float]]:
+    """Train the dense network on these images if it came without weights, measure it, rank its channels.
+
+    Args:
+        config: The campaign.
+        network: With its given or its initial weights; the dense weights are loaded into it.
+        splits: The images: the campaign's own, or a fold of them.
+        space: What can be pruned.
+        artifacts: Where a trained dense network is kept, by content.
+        monitor: Shows the training.
+
+    Returns:
+        What a worker needs, and the dense network's figures on val.
+
+    Raises:
+        DataError: The dense network is no better than chance.
+    """
+    task = make_task(config.task, splits)
     weights = _weights(config, network, splits, task, artifacts, monitor)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     device = resolve_device(config.proxy.device)
@@ -115,17 +147,13 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     with pinned_threads(config.proxy.threads):
         dense, per_case = measure(network.to(device), val, task)
     _refuse_chance(margin_over_chance(per_case["metric"], task.chance, splits.val.groups), task)
-    monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
     sample = normalisation.apply(splits.train.limit(RANKING_IMAGES), device)
     unaugmented = config.proxy.model_copy(update={"augment": False})
     looks = batches(sample, task, unaugmented, -(-len(sample) // unaugmented.batch_size), seed=0)
     with pinned_threads(config.proxy.threads):
         ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
     code = code_of(network, config.network)
-    workload = Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy)
-    if "shared" in (config.proxy.rung, config.proxy.start):
-        workload = with_shared(workload, task, artifacts, monitor)
-    return Problem(config, splits, task, space, workload, dense)
+    return Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy), dense
 
 
 def with_shared(workload: Workload, task: Task, artifacts: Path, monitor: Monitor) -> Workload:

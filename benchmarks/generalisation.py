@@ -1,0 +1,378 @@
+"""What a search finds on unseen patients: test hypervolume beside validation hypervolume.
+
+    python -m benchmarks.generalisation [--data breastmnist ...] [--seeds 0 1 ...] [--trials 100]
+
+For every data set and seed (of the dense network, the joint training and the search) ladder, random,
+NSGA-II and TPE search with the same number of evaluations at the rung `shared`, once as is usual (rank by
+the metric on val, take the observed front) and with each remedy alone and together:
+
+- loss: rank by the mean per-case loss (log-loss, soft Dice) instead of the metric;
+- shrink: take the front of shrunken estimates (`spaces.estimates`) instead of the observed one;
+- larger_val: a third of train + val is held out instead of the original val;
+- cross_fit: train + val in three folds, out-of-fold values pooled, promising genomes go on to folds 2 and 3;
+- replicates: a quarter of the evaluations repeat what may be on the front.
+
+All are judged alike: the networks of the front, sliced from the weights that the original train split gave,
+on the test split. `test` is the hypervolume of the front as it was chosen, each network standing for the
+budgets from its own FLOPs to the next one's (what a user would get); `test_best` lets the better of the
+chosen networks stand in, as hypervolumes do. Both above the dense network's test metric - 0.10.
+
+Results are added to generalisation.json, a data set and seed at a time; those that are there are skipped.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from evaluators.data.splits import Splits, Subset
+from evaluators.metrics import find_metric
+from evaluators.networks import build_network
+from evaluators.rungs.joint import shared_weights
+from evaluators.tasks import make_task
+from evaluators.workload import Workload
+from search.config import parse_config
+from search.controllers.registry import make_controller
+from search.describe import versions
+from search.monitor import Monitor
+from search.prepare import make_workload, trace_network
+from search.schedule import Racing, Schedule, SingleRung
+from search.start import common_first
+from spaces.estimates import shrunken_estimates
+from spaces.fronts import MARGIN, OCTAVES, front_hypervolume, non_dominated
+from spaces.messages import Genome, Outcome, Record, Trial
+from spaces.objectives import FLOPS, Objective
+from spaces.space import ChannelSpace
+
+RESULTS = Path(__file__).with_suffix(".json")
+CONTROLLERS = ("ladder", "random", "nsga2", "optuna:tpe")
+FOLDS = 3
+MOST_TEST = 300  # of stratified test cases: what an evaluation costs
+LAG = 8
+
+
+def _resnet(dims: int, channels: int, classes: int, width: int) -> dict[str, Any]:
+    planes = [width, 2 * width, 4 * width, 8 * width]
+    arguments = {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": planes, "spatial_dims": dims}
+    arguments |= {"n_input_channels": channels, "num_classes": classes, "conv1_t_size": 3}
+    return {
+        "factory": "monai.networks.nets:ResNet",
+        "arguments": arguments | {"conv1_t_stride": 2, "no_max_pool": True},
+    }
+
+
+_UNET = {
+    "factory": "monai.networks.nets:UNet",
+    "arguments": {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "channels": [8, 16, 32]}
+    | {"strides": [2, 2], "num_res_units": 1, "norm": "batch"},
+}
+_RECIPE = {"epochs": 15, "learning_rate": 0.02}
+CASES: dict[str, dict[str, Any]] = {
+    "breastmnist": {
+        "network": _resnet(2, 1, 2, 16),
+        "data": {"source": "medmnist:breastmnist"},
+        "task": {"metric": "auc"},
+    },
+    "pneumoniamnist": {
+        "network": _resnet(2, 1, 2, 16),
+        "data": {"source": "medmnist:pneumoniamnist", "train_limit": 500, "val_limit": 80},
+        "task": {"metric": "auc"},
+    },
+    "adrenalmnist3d": {
+        "network": _resnet(3, 1, 2, 8),
+        "data": {"source": "medmnist:adrenalmnist3d", "train_limit": 400},
+        "task": {"metric": "auc"},
+    },
+    "dsb2018_nuclei": {
+        "network": _UNET,
+        "data": {"source": "npz:dsb2018_nuclei.npz", "train_limit": 80, "val_limit": 24},
+        "task": {"kind": "segmentation", "metric": "dice"},
+        "recipe": {"epochs": 20, "learning_rate": 0.1, "batch_size": 16},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a search looks at candidates and chooses its front."""
+
+    value: str = "metric"
+    shrink: bool = False
+    source: str = "val"  # "val": the original split; "folds": thirds of train + val
+    schedule: str = "once"  # or "cross_fit", "replicates"
+
+
+SETTINGS = {
+    "naive": Setting(),
+    "loss": Setting(value="loss"),
+    "shrink": Setting(shrink=True),
+    "larger_val": Setting(source="folds"),
+    "cross_fit": Setting(source="folds", schedule="cross_fit"),
+    "replicates": Setting(schedule="replicates"),
+    "loss+shrink": Setting(value="loss", shrink=True),
+    "larger_val+loss+shrink": Setting(value="loss", shrink=True, source="folds"),
+    "cross_fit+shrink": Setting(shrink=True, source="folds", schedule="cross_fit"),
+    "together": Setting(value="loss", shrink=True, source="folds", schedule="cross_fit"),
+}
+
+
+class Bank:
+    """The evaluations of one data set and seed, each done once."""
+
+    def __init__(self, name: str, seed: int, artifacts: Path) -> None:
+        recipe = {"batch_size": 32, "seed": seed, "threads": 1, **CASES[name].get("recipe", _RECIPE)}
+        proxy = {"rung": "shared", "shared_epochs": 15, "learning_rate": 0.02, "device": "cpu"}
+        table = {"name": name, **CASES[name], "recipe": recipe, "proxy": proxy}
+        self.config = parse_config(table)
+        self.splits, self.task, _, self.space = trace_network(self.config)
+        self._artifacts = artifacts
+        test = self.splits.open_test().limit(MOST_TEST)
+        self._n_val = len(self.splits.val)
+        base = self._workload(self.splits)
+        both = replace(self.splits, val=joined(self.splits.val, test))
+        self._base = replace(base, splits=both).build()
+        self._test_targets = test.targets
+        self._folds = [self._workload(fold).build() for fold in folds_of(self.splits, FOLDS, seed)]
+        self._metric = find_metric(self.config.task.metric, self.config.task.kind)
+        self.evaluations = 0
+        self.base = lru_cache(maxsize=None)(self._evaluate_base)
+        self.fold = lru_cache(maxsize=None)(self._evaluate_fold)
+
+    def test(self, genome: Genome) -> float:
+        """The metric of a network on the test split."""
+        scores = self.base(genome, 0)["score"][self._n_val :]
+        return float(self._metric.value(scores, self._test_targets))
+
+    def look(self, trial: Trial, source: str) -> dict[str, np.ndarray]:
+        """Per-case loss and share in the metric, in this replicate and fold."""
+        if source == "folds":
+            return self.fold(trial.genome, trial.replicate, trial.fold)
+        found = self.base(trial.genome, trial.replicate)
+        scores, loss = found["score"][: self._n_val], found["loss"][: self._n_val]
+        return {"metric": self._metric.shares(scores, self.splits.val.targets), "loss": loss}
+
+    def _evaluate_base(self, genome: Genome, replicate: int) -> dict[str, np.ndarray]:
+        return self._checked(self._base.evaluate(Trial(0, genome, "shared", replicate)))
+
+    def _evaluate_fold(self, genome: Genome, replicate: int, fold: int) -> dict[str, np.ndarray]:
+        return self._checked(self._folds[fold].evaluate(Trial(0, genome, "shared", replicate)))
+
+    def _checked(self, outcome: Outcome) -> dict[str, np.ndarray]:
+        if outcome.error:
+            raise RuntimeError(outcome.error)
+        self.evaluations += 1
+        return dict(outcome.per_case)
+
+    def _workload(self, splits: Splits) -> Workload:
+        network, _ = build_network(self.config.network, seed=self.config.recipe.seed)
+        workload, _ = make_workload(self.config, network, splits, self.space, self._artifacts, Monitor())
+        task = make_task(self.config.task, splits)
+        return replace(workload, shared=shared_weights(workload, task, cache_dir=self._artifacts))
+
+
+def joined(a: Subset, b: Subset) -> Subset:
+    """Two subsets as one; patients are not needed here."""
+    return Subset(np.concatenate([a.images, b.images]), np.concatenate([a.targets, b.targets]))
+
+
+def folds_of(splits: Splits, n: int, seed: int) -> list[Splits]:
+    """Train + val cut into n parts, each held out once; stratified by class or foreground."""
+    whole = joined(splits.train, splits.val)
+    rng = np.random.default_rng([seed, n])
+    part = np.empty(len(whole), dtype=int)
+    for stratum in np.unique(whole._strata()):
+        members = rng.permutation(np.flatnonzero(whole._strata() == stratum))
+        part[members] = (np.arange(len(members)) + rng.integers(n)) % n
+    return [
+        replace(
+            splits, train=whole.take(np.flatnonzero(part != k)), val=whole.take(np.flatnonzero(part == k))
+        )
+        for k in range(n)
+    ]
+
+
+def search(bank: Bank, controller: str, setting: Setting, seed: int, trials: int) -> list[Record]:
+    """The records of one search, asked and told on the usual lag."""
+    space, metric = bank.space, bank.task.metric
+    value = metric if setting.value == "metric" else Objective("loss", maximize=False)
+    proposer = make_controller(controller, space, (FLOPS, value), seed, common_first(space))
+    schedule: Schedule
+    if setting.schedule == "once":
+        schedule = SingleRung(proposer, space.dense, "shared", dense_replicates=1)
+    elif setting.schedule == "cross_fit":
+        schedule = Racing(proposer, space.dense, value, "shared", folds=FOLDS, share=0.5, replicates=1)
+    else:
+        schedule = Racing(proposer, space.dense, value, "shared", share=0.25)
+    records: list[Record] = []
+    untold: deque[Record] = deque()
+    for number in range(trials):
+        while len(untold) > LAG:
+            schedule.tell(untold.popleft())
+        trial = schedule.ask(number)
+        while trial is None and untold:
+            schedule.tell(untold.popleft())
+            trial = schedule.ask(number)
+        if trial is None:
+            break
+        cases = bank.look(trial, setting.source)
+        values = {metric.name: float(cases["metric"].mean()), "loss": float(cases["loss"].mean())}
+        outcome = Outcome(number, "complete", values, cases)
+        records.append(Record(trial, outcome, space.cost(trial.genome).row(0)))
+        untold.append(records[-1])
+    return records
+
+
+def chosen(records: list[Record], space: ChannelSpace, setting: Setting) -> dict[Genome, float]:
+    """The front that a search reports: genomes with their estimated metric difference to dense."""
+    key = setting.value
+    sign = 1.0 if key == "metric" else -1.0
+    looks: dict[tuple[int, int], dict[Genome, Mapping[str, np.ndarray]]] = {}
+    for record in records:
+        look = (record.trial.replicate, record.trial.fold)
+        looks.setdefault(look, {})[record.trial.genome] = record.outcome.per_case
+    genomes = list(looks[0, 0])
+    by_fold: dict[str, list[np.ndarray]] = {key: [], "metric": []}
+    for name, columns in by_fold.items():
+        for fold in sorted({fold for _, fold in looks}):
+            repeats = []
+            for (_, of), seen in looks.items():
+                if of == fold:
+                    dense = seen[space.dense][name]
+                    missing = np.full(len(dense), np.nan)
+                    repeats.append([seen[g][name] - dense if g in seen else missing for g in genomes])
+            stacked = np.array(repeats, dtype=float)
+            there = ~np.isnan(stacked).all(axis=(0, 2))
+            mean = np.full(stacked.shape[1:], np.nan)
+            mean[there] = np.nanmean(stacked[:, there], axis=0)
+            columns.append(mean)
+    differences = sign * np.concatenate(by_fold[key], axis=1)
+    octaves = np.log2(space.cost(genomes).flops / space.cost(space.dense).flops[0])
+    if setting.shrink:
+        kept = np.array(genomes) / np.array(space.dense)
+        value = shrunken_estimates(differences, octaves, kept).cautious
+    else:
+        value = np.nanmean(differences, axis=1)
+    front = non_dominated(np.column_stack([octaves, -value]))
+    metric = np.nanmean(np.concatenate(by_fold["metric"], axis=1), axis=1)
+    return {genomes[i]: float(metric[i]) for i in np.flatnonzero(front)}
+
+
+def deployed(ratios: np.ndarray, metric: np.ndarray, corner: float) -> float:
+    """Area under the steps of a front as it was chosen: each network from its own FLOPs to the next one's."""
+    order = np.argsort(ratios)
+    octaves = np.append(np.clip(np.log2(ratios[order]), -OCTAVES, 0.0), 0.0)
+    return float((np.diff(octaves) * np.maximum(metric[order] - corner, 0.0)).sum())
+
+
+def judge(bank: Bank, records: list[Record], setting: Setting) -> dict[str, float]:
+    """Hypervolumes of the chosen front, on the images it was chosen by and on test."""
+    space, chance = bank.space, bank.task.chance
+    front = chosen(records, space, setting)
+    genomes = list(front)
+    ratios = space.cost(genomes).flops / space.cost(space.dense).flops[0]
+    seen = np.array([front[genome] for genome in genomes])
+    dense = bank.test(space.dense)
+    test = np.array([bank.test(genome) for genome in genomes])
+    dense_val = float(bank.look(Trial(0, space.dense), setting.source)["metric"].mean())
+    return {
+        "val": front_hypervolume(ratios, seen + dense_val, dense_val, chance),
+        "test": deployed(ratios, test, max(dense - MARGIN, chance)),
+        "test_best": front_hypervolume(ratios, test, dense, chance),
+        "front": len(genomes),
+        "networks": len({record.trial.genome for record in records}),
+    }
+
+
+def one(name: str, seed: int, trials: int, artifacts: Path) -> dict[str, Any]:
+    """All controllers and settings on one data set with one seed."""
+    began = time.perf_counter()
+    bank = Bank(name, seed, artifacts)
+    prepared_s = time.perf_counter() - began
+    rows: dict[str, dict[str, Any]] = {}
+    for label, setting in SETTINGS.items():
+        rows[label] = {}
+        for controller in CONTROLLERS:
+            records = search(bank, controller, setting, seed, trials)
+            rows[label][controller] = judge(bank, records, setting)
+    sizes = {"train": len(bank.splits.train), "val": bank._n_val, "test": len(bank._test_targets)}
+    return {
+        "data": name,
+        "seed": seed,
+        "trials": trials,
+        "cases": sizes,
+        "mflops": float(bank.space.cost(bank.space.dense).flops[0] / 1e6),
+        "dense_test": bank.test(bank.space.dense),
+        "prepared_s": round(prepared_s, 1),
+        "evaluations": bank.evaluations,
+        "wall_s": round(time.perf_counter() - began, 1),
+        "hypervolumes": rows,
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Test hypervolume above that of the naive ladder, by setting and controller.
+
+    The mean over seeds per data set; over data sets the mean and its standard error: they are the unit.
+    """
+    result: dict[str, Any] = {}
+    for label in SETTINGS:
+        for controller in CONTROLLERS:
+            by_data: dict[str, list[float]] = {}
+            for run in runs:
+                volumes = run["hypervolumes"]
+                gain = volumes[label][controller]["test"] - volumes["naive"]["ladder"]["test"]
+                by_data.setdefault(run["data"], []).append(gain)
+            means = {name: float(np.mean(gains)) for name, gains in by_data.items()}
+            values = np.array(list(means.values()))
+            result.setdefault(label, {})[controller] = {
+                "mean": round(float(values.mean()), 4),
+                "se": round(float(values.std(ddof=1) / np.sqrt(len(values))), 4) if len(values) > 1 else None,
+                "by_data": {name: round(value, 4) for name, value in means.items()},
+            }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()) / "generalisation")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    out: Path = options.out
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for name in options.data:
+            known = json.loads(out.read_text())["runs"] if out.exists() else []
+            if any((run["data"], run["seed"]) == (name, seed) for run in known):
+                continue
+            run = one(name, seed, options.trials, options.artifacts)
+            runs = sorted([*known, run], key=lambda run: (run["data"], run["seed"]))
+            result = {
+                "date": datetime.now(UTC).date().isoformat(),
+                "versions": versions(),
+                "above_the_naive_ladder_on_test": summary(runs),
+                "runs": runs,
+            }
+            out.write_text(json.dumps(result, indent=1) + "\n")
+            print(name, seed, f"{run['wall_s']:.0f} s, {run['evaluations']} evaluations", flush=True)
+
+
+if __name__ == "__main__":
+    main()
