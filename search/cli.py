@@ -274,6 +274,8 @@ def report(
 
 def main() -> None:
     """Entry point: errors of ours become one line and an exit status, never a traceback."""
+    from search import calibrate_command  # noqa: F401  # its command joins the others
+
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = app(standalone_mode=False)

@@ -48,6 +48,16 @@ class BudgetSettings(Settings):
     wall_s: float | None = Field(None, gt=0, description="seconds; what is in flight is finished")
 
 
+class CalibrateSettings(Settings):
+    """How `paretoprune calibrate` finds out how well each rung ranks."""
+
+    networks: int = Field(16, ge=4, description="dense included; each on every rung and twice on full")
+    rungs: tuple[Literal["recalibrate", "shared", "finetune"], ...] = Field(
+        ("recalibrate", "shared", "finetune"), min_length=1, description="the cheap rungs to compare"
+    )
+    at_start: bool = Field(False, description="calibrate when a campaign starts; stop it if all is chance")
+
+
 class ExecutionSettings(Settings):
     """Who computes: it changes how long a campaign takes and, deadlines apart, never what it finds."""
 
@@ -85,12 +95,13 @@ class CampaignConfig(Settings):
     pruning: PruningSettings = PruningSettings()
     search: SearchSettings = SearchSettings()
     budget: BudgetSettings = BudgetSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
     def differences(self, other: "CampaignConfig") -> list[str]:
         """The settings in which two campaigns could find different things, as "a.b: old -> new".
 
-        Budget and execution are left out: they may change when a campaign is resumed.
+        Budget, execution and calibration are left out: they may change when a campaign is resumed.
         """
         mine, theirs = _flat(self._identity()), _flat(other._identity())
         return [
@@ -100,7 +111,7 @@ class CampaignConfig(Settings):
         ]
 
     def _identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"budget", "execution"})
+        return self.model_dump(mode="json", exclude={"budget", "calibrate", "execution"})
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> CampaignConfig:

@@ -14,7 +14,9 @@ from search.store.entries import CampaignRow
 
 if TYPE_CHECKING:
     from reports.campaign import CampaignReport
+    from search.calibration import Calibration
     from search.inspection import Expectation, Inspection
+    from spaces.agreement import Agreement
 
 
 def print_json(data: object) -> None:
@@ -97,6 +99,30 @@ def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
     print(f"\nhypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
     if hidden := len(everything) - len(frame):
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
+
+
+def print_calibration(found: "Calibration") -> None:
+    """Every rung with both ranking values: agreement with full, time, regret; and what to take."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("rung", "ranked by", "tau, 95 % interval", "within an octave", "seconds", "hypervolume lost")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < 2 else "right")
+    for c in found.rungs:
+        numbers = (_tau(c.overall), _tau(c.within), f"{c.seconds:.2g}", f"{c.regret:.3f}")
+        table.add_row(c.rung, c.value, *numbers)
+    repeat = (_tau(found.ceiling), _tau(found.ceiling_within), f"{found.full_seconds:.2g}", "")
+    table.add_row("full", "its repeat", *repeat)
+    _print(table)
+    print(
+        f"\n{found.networks} networks: a tau below {found.power:.2f} may go unseen (power 80 %); no rung is "
+        f"expected above the repeat of full\ntake: proxy.rung = {found.rung!r}, ranked by the {found.value}"
+    )
+    if found.at_chance:
+        print("no rung ranks better than chance: every upper bound says so")
+
+
+def _tau(agreement: "Agreement") -> str:
+    return f"{agreement.tau:.2f} ({agreement.low:.2f} to {agreement.high:.2f})"
 
 
 def print_inspection(found: "Inspection", *, tree: bool = False) -> None:

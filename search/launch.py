@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from evaluators.protocols import EvaluatorSpec, Pool
+from search.calibration import CHANCE, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.registry import make_controller
@@ -15,7 +16,7 @@ from search.start import common_first
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
 from search.store.entries import CampaignEntry
-from spaces.errors import ConfigError
+from spaces.errors import ConfigError, RunError
 
 
 def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = "") -> str:
@@ -39,16 +40,35 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     _check_execution(config)
     problem = prepare(config, artifact_dir(url), monitor)
     with _pool(config, problem.workload) as pool, Store(url) as store:
-        entry = CampaignEntry(
-            name=config.name,
-            config=config.model_dump(mode="json"),
-            fingerprint=problem.workload.fingerprint,
-            fingerprints=problem.workload.fingerprints,
-            description=describe_problem(problem, common_first(problem.space)[1:], command),
-        )
-        campaign_id = store.create(entry)
+        campaign_id = store.create(_entry(problem, command))
+        if config.calibrate.at_start:
+            _refuse_chance(campaign_id, _calibrate(campaign_id, problem, store, pool, monitor), store)
         _run(campaign_id, problem, store, pool, monitor)
     return campaign_id
+
+
+def calibrate(
+    config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
+) -> tuple[str, Calibration]:
+    """Find out how well each rung ranks, without searching; see `search.calibration`.
+
+    Returns:
+        The id under which the evaluations are stored (in the stage "calibrate"), and what was found.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+        RunError: Too few networks could be evaluated.
+    """
+    check_store(url)
+    _check_execution(config)
+    settings = config.calibrate.model_copy(update={"at_start": True})
+    config = config.model_copy(update={"calibrate": settings, "name": f"{config.name[:52]}-calibrate"})
+    problem = prepare(config, artifact_dir(url), monitor)
+    with _pool(config, problem.workload) as pool, Store(url) as store:
+        campaign_id = store.create(_entry(problem, command))
+        found = _calibrate(campaign_id, problem, store, pool, monitor)
+        store.set_status(campaign_id, "complete")
+    return campaign_id, found
 
 
 def resume(
@@ -89,6 +109,46 @@ def resume(
             store.update_config(row.id, config.model_dump(mode="json"))
             _run(row.id, problem, store, pool, monitor, retry_lost=retry_lost)
         return row.id
+
+
+def _entry(problem: Problem, command: str) -> CampaignEntry:
+    return CampaignEntry(
+        name=problem.config.name,
+        config=problem.config.model_dump(mode="json"),
+        fingerprint=problem.workload.fingerprint,
+        fingerprints=problem.workload.fingerprints,
+        description=describe_problem(problem, common_first(problem.space)[1:], command),
+    )
+
+
+def _calibrate(campaign_id: str, problem: Problem, store: Store, pool: Pool, monitor: Monitor) -> Calibration:
+    settings, space = problem.config.calibrate, problem.space
+    trials = calibration_trials(space, settings.networks, problem.config.search.seed, settings.rungs)
+    try:
+        records = run_trials(trials, space, pool, store, campaign_id, monitor)
+        found = compare_rungs(records, space, problem.task.metric, problem.task.chance)
+    except KeyboardInterrupt:
+        store.set_status(campaign_id, "interrupted")
+        raise
+    except Exception:
+        store.set_status(campaign_id, "failed")
+        raise
+    about = store.campaign(campaign_id).description
+    store.update_description(campaign_id, {**about, "calibration": found.as_json()})
+    monitor.say(
+        f"calibrated on {found.networks} networks: the cheapest good rung is {found.rung!r}, ranked by the "
+        f"{found.value}"
+    )
+    return found
+
+
+def _refuse_chance(campaign_id: str, found: Calibration, store: Store) -> None:
+    if found.at_chance:
+        store.set_status(campaign_id, "failed")
+        raise RunError(
+            f"no rung ranks {found.networks} networks better than chance here (upper bounds of Kendall's tau "
+            f"below {CHANCE:g}): a search would follow noise; set proxy.rung = 'full', or take more val cases"
+        )
 
 
 def _run(

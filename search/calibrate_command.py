@@ -1,0 +1,52 @@
+"""The command `paretoprune calibrate`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from search.cli import (
+    DEFAULT_STORE,
+    Address,
+    CampaignFile,
+    Executor,
+    LogFile,
+    Overrides,
+    Quiet,
+    StoreUrl,
+    Verbose,
+    Workers,
+    _command,
+    _execution,
+    _monitor,
+    app,
+)
+
+
+@app.command()
+def calibrate(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    executor: Executor = None,
+    workers: Workers = None,
+    address: Address = None,
+    store: StoreUrl = DEFAULT_STORE,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Say how well each rung ranks networks here, what it costs, and which to take.
+
+    Evaluates a few networks on every rung and twice on `full` ([calibrate] in the campaign file).
+    """
+    monitor = _monitor(quiet, verbose, log_file)
+    from search import display
+    from search.config import load_config
+    from search.launch import calibrate as find_out
+
+    config = load_config(campaign, [*(overrides or []), *_execution(executor, workers, address)])
+    campaign_id, found = find_out(config, store, monitor, command=_command())
+    if format == "json":
+        display.print_json({"campaign": campaign_id, **found.as_json()})
+    else:
+        display.print_calibration(found)
