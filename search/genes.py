@@ -56,14 +56,15 @@ class Genes:
             changed = rng.choice(self.free, size=1)
         kept = np.array(genome)
         for gene in changed:
-            kept[gene] = self._moved(gene, kept[gene], float(np.exp(step * rng.standard_normal())))
+            kept[gene] = self.moved(gene, kept[gene], float(np.exp(step * rng.standard_normal())))
         return tuple(kept.tolist())
 
     def everything(self) -> Iterator[Genome]:
         """Every genome, the most pruned first; for small spaces."""
         return itertools.product(*(choices.tolist() for choices in self._choices))
 
-    def _moved(self, gene: int, kept: int, factor: float) -> int:
+    def moved(self, gene: int, kept: int, factor: float) -> int:
+        """The legal count nearest to `kept * factor`, but never `kept` itself where there is another."""
         choices = self._choices[gene]
         before = int(np.searchsorted(choices, kept))
         after = int(np.searchsorted(self._edges[gene], kept * factor, side="right"))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from search.controllers import registry as registry_module
 from search.controllers.base import Controller
+from search.controllers.local import swap
 from search.controllers.registry import check_controller, controller_names, make_controller
 from search.controllers.sampling import StratifiedSampler
 from search.genes import Genes, octaves
@@ -93,7 +94,7 @@ def test_no_controller_is_missing() -> None:
     folder = Path(registry_module.__file__).parent
     classes = [
         line.split("class ")[1].split("(")[0]
-        for file in folder.glob("*.py")
+        for file in folder.rglob("*.py")
         for line in file.read_text().splitlines()
         if line.startswith("class ") and "(SequentialController)" in line
     ]
@@ -271,6 +272,36 @@ def test_first_genomes_must_be_legal_and_are_asked_once(name: str) -> None:
     assert len(set(controller.ask(2))) == 2
 
 
+@every
+def test_proposals_come_right_after_the_first_ones(name: str) -> None:
+    first = common_first(SPACE)
+    proposals = [(8, 32, 24, 64, 8), first[1], (16, 8, 32, 8, 64)]
+    objectives = (FLOPS, AUC)
+    warm = make_controller(name, SPACE, objectives, 0, first, OPTIONS.get(name), proposals=proposals)
+    genomes = drive(warm, len(first) + 3)
+    assert genomes[: len(first) + 2] == [*first, proposals[0], proposals[2]]
+    assert len(set(genomes)) == len(first) + 3
+    with pytest.raises(InputError, match="conv1"):
+        make_controller(name, SPACE, objectives, 0, first, OPTIONS.get(name), proposals=[(16, 31, 32, 8, 8)])
+
+
+@pytest.mark.parametrize("name", ["nsga2", "local", "optuna:tpe", "optuna:nsgaii"])
+def test_what_becomes_of_a_proposal_is_learnt_from(name: str) -> None:
+    proposal = (16, 8, 8, 64, 64)
+    options = {"nsga2": {"population": 8}, "optuna:nsgaii": {"population_size": 8, "startup": 8}}
+
+    def after(value: float) -> list[Genome]:
+        first = common_first(SPACE)
+        warm = make_controller(name, SPACE, (FLOPS, AUC), 0, first, options.get(name), proposals=[proposal])
+
+        def answer(number: int, genome: Genome) -> Record:
+            return record(SPACE, number, genome, auc=value if genome == proposal else auc(SPACE, genome))
+
+        return drive(warm, 40, answer=answer)
+
+    assert after(0.95) != after(0.5)
+
+
 # Replicates are averaged
 
 
@@ -309,7 +340,7 @@ def test_replicates_count_as_one_genome_with_their_mean(name: str, options: dict
         ("nsga", {}, "there is no controller 'nsga'; did you mean 'nsga2'?"),
         ("optuna:tp", {}, "did you mean 'optuna:tpe'?"),
         ("optuna:", {}, "there is no controller 'optuna:'"),
-        ("xyzzy", {}, "known: ladder, nsga2, optuna:gp"),
+        ("xyzzy", {}, "known: ladder, local, nsga2, optuna:gp"),
         ("optuna:cmaes", {}, "CMA-ES knows one objective only; use one of"),
         ("optuna:GRID", {}, "a grid over all channel groups"),
         ("nsga2", {"populaton": 8}, "no option 'populaton'; did you mean 'population'?"),
@@ -473,4 +504,20 @@ def test_searching_beats_chance_and_chance_beats_the_ladder() -> None:
     ladder, chance = hypervolumes("ladder", seeds=[0]), hypervolumes("random", seeds=range(8))
     assert chance > 1.02 * ladder
     assert hypervolumes("nsga2", seeds=range(8)) > 1.05 * chance
+    assert hypervolumes("local", seeds=range(8)) > 1.02 * ladder  # about as random search here
     assert hypervolumes("optuna:tpe") > 1.05 * chance
+
+
+def test_a_swap_keeps_the_flops() -> None:
+    genes = Genes(WIDE)
+    apart = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        genome = StratifiedSampler(WIDE).draw(rng)
+        swapped = swap(WIDE, genes, genome, rng)
+        if swapped is not None:
+            assert WIDE.check(swapped) == swapped
+            assert sum(a != b for a, b in zip(genome, swapped, strict=True)) == 2
+            apart.append(np.ptp(octaves(WIDE, np.array([genome, swapped]))))
+    assert len(apart) > 100
+    assert np.median(apart) < 0.05

@@ -17,6 +17,7 @@ _OWN = {
     "ladder": "search.controllers.ladder:LadderController",
     "random": "search.controllers.random_search:RandomController",
     "nsga2": "search.controllers.nsga2:Nsga2Controller",
+    "local": "search.controllers.local:LocalController",
 }
 _OPTUNA_HOME = "search.controllers.samplers:OptunaController"
 _SAMPLERS = {  # Optuna's multi-objective samplers: name here -> class there
@@ -56,6 +57,8 @@ def make_controller(
     seed: int,
     first: Sequence[Genome],
     options: Mapping[str, Any] | None = None,
+    *,
+    proposals: Sequence[Genome] = (),
 ) -> Controller:
     """The controller of that name.
 
@@ -66,13 +69,15 @@ def make_controller(
         seed: Decides every random choice.
         first: Genomes to ask before own proposals, in this order; duplicates are asked once.
         options: Settings of its own, as `population` of `nsga2` or Optuna's of its samplers.
+        proposals: Genomes to ask right after the first ones, say from a prior. Every controller learns from
+            what becomes of them as from its own: they join populations and enqueued trials.
 
     Raises:
         ConfigError: Unknown name, unknown option, or an option that cannot be used.
-        InputError: A first genome that is not legal.
+        InputError: A first genome or a proposal that is not legal.
     """
     make, fixed = _resolve(name, options or {})
-    return make(space, objectives, seed, first, **fixed)
+    return make(space, objectives, seed, [*first, *proposals], **fixed)
 
 
 def _resolve(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Controller], dict[str, Any]]:
