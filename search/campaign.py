@@ -6,6 +6,7 @@ was interrupted: resuming asks and tells again from the stored records and holds
 its record. Memory holds only the records that wait to be told; the store holds them all.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from search.progress import Progress
 from search.recovery import recover
 from search.schedule import Schedule
 from search.store.archive import Store
+from search.store.entries import Status
 from spaces.errors import RunError, StoreError
 from spaces.messages import Outcome, Record, Trial
 from spaces.objectives import Objective
@@ -88,12 +90,17 @@ class Campaign:
             with monitor.campaign(self.budget.trials) as show:
                 ended = self._loop(pool, show)
         except KeyboardInterrupt:
-            self.store.set_status(self.id, "interrupted")
+            self._note("interrupted")
             raise
         except Exception:
-            self.store.set_status(self.id, "failed")
+            self._note("failed")
             raise
         self.store.set_status(self.id, "complete" if ended else "interrupted")
+
+    def _note(self, status: Status) -> None:
+        """Say how the campaign ended, if the store can be written; else what ended it is what matters."""
+        with contextlib.suppress(StoreError):
+            self.store.set_status(self.id, status)
 
     def _loop(self, pool: Pool, show: Callable[[Standing], None]) -> bool:
         """Whether the budget of trials is spent, or everything was tried; False when time ran out."""

@@ -1,9 +1,14 @@
 """What all tests share: where the real images are, and what may be skipped for want of them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests measure behaviour, not threads
 
@@ -26,3 +31,12 @@ def data_dir() -> Path:
     assert DATA.is_dir(), "PARETOPRUNE_REQUIRE_DATA=1, but PARETOPRUNE_DATA is no folder"
     os.environ["PARETOPRUNE_DATA"] = str(DATA)
     return DATA
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Server"]:
+    """A PostgreSQL server for all tests; skips where there is none."""
+    from tests.postgres import running_server
+
+    with running_server() as server:
+        yield server

@@ -51,15 +51,26 @@ def store(url: str) -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def archive(request: pytest.FixtureRequest, url: str) -> Iterator[Store]:
+    """A store of either kind, for what both must do."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        url = server.url(server.new_database())
+    with Store(url) as store:
+        store.full_url = url
+        yield store
+
+
 # Records
 
 
-def test_records_come_back_as_they_were_in_number_order(store: Store, url: str) -> None:
-    campaign = store.create(ENTRY)
+def test_records_come_back_as_they_were_in_number_order(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
     written = [record(n) for n in (2, 0, 3, 1)]
     for each in written:
-        store.append(campaign, each)
-    with Store(url, create=False) as again:
+        archive.append(campaign, each)
+    with Store(archive.full_url, create=False) as again:
         read = again.records(campaign)
     assert [r.trial.number for r in read] == [0, 1, 2, 3]
     for each in written:
@@ -69,34 +80,34 @@ def test_records_come_back_as_they_were_in_number_order(store: Store, url: str) 
         assert stored.outcome.per_case["score"].dtype == np.float32
 
 
-def test_records_without_arrays(store: Store) -> None:
-    campaign = store.create(ENTRY)
-    store.append(campaign, record(0))
-    (light,) = store.records(campaign, per_case=False)
+def test_records_without_arrays(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
+    archive.append(campaign, record(0))
+    (light,) = archive.records(campaign, per_case=False)
     assert light.outcome.per_case == {}
     assert light.outcome.values == record(0).outcome.values
 
 
-def test_append_is_idempotent_and_refuses_a_conflict(store: Store) -> None:
-    campaign = store.create(ENTRY)
-    store.append(campaign, record(3))
+def test_append_is_idempotent_and_refuses_a_conflict(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
+    archive.append(campaign, record(3))
     slower = replace(record(3).outcome, timings={"wall_s": 99.0})
-    store.append(campaign, record(3, outcome=slower))  # time is no difference
-    assert store.records(campaign)[0].outcome.timings == {"wall_s": 1.5}
+    archive.append(campaign, record(3, outcome=slower))  # time is no difference
+    assert archive.records(campaign)[0].outcome.timings == {"wall_s": 1.5}
 
     with pytest.raises(StoreError, match=r"already has another trial under number 3"):
-        store.append(campaign, record(3, trial=replace(record(3).trial, rung="full")))
+        archive.append(campaign, record(3, trial=replace(record(3).trial, rung="full")))
     better = replace(record(3).outcome, values={"auc": 0.99})
     with pytest.raises(StoreError, match=r"already has another outcome of the same trial under number 3"):
-        store.append(campaign, record(3, outcome=better))
-    assert store.records(campaign)[0].agrees_with(record(3))
+        archive.append(campaign, record(3, outcome=better))
+    assert archive.records(campaign)[0].agrees_with(record(3))
 
 
-def test_failed_records_keep_their_reason(store: Store) -> None:
-    campaign = store.create(ENTRY)
+def test_failed_records_keep_their_reason(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
     failed = Outcome(0, "failed", timings={"wall_s": 1.0}, error="loss is NaN in caf\udce9\0.npz")
-    store.append(campaign, record(0, outcome=failed))
-    (read,) = store.records(campaign)
+    archive.append(campaign, record(0, outcome=failed))
+    (read,) = archive.records(campaign)
     assert not read.complete
     assert read.outcome.error == "loss is NaN in caf\\udce9\\0.npz"
     assert np.isnan(read.value("auc"))
@@ -179,33 +190,33 @@ def test_a_damaged_record_is_named(store: Store, tmp_path: Path) -> None:
 # The evaluation cache
 
 
-def test_find_knows_evaluations_of_every_campaign_by_identity(store: Store) -> None:
-    first, other = store.create(ENTRY), store.create(replace(ENTRY, fingerprint="g" * 64))
-    store.append(first, record(5))
+def test_find_knows_evaluations_of_every_campaign_by_identity(archive: Store) -> None:
+    first, other = archive.create(ENTRY), archive.create(replace(ENTRY, fingerprint="g" * 64))
+    archive.append(first, record(5))
     trial = record(5).trial
-    found = store.find(ENTRY.fingerprint, replace(trial, number=99))
+    found = archive.find(ENTRY.fingerprint, replace(trial, number=99))
     assert found is not None
     assert found.agrees_with(record(5).outcome)
-    assert store.find("g" * 64, trial) is None
-    assert store.find(ENTRY.fingerprint, replace(trial, replicate=1)) is None
-    assert store.find(ENTRY.fingerprint, replace(trial, rung="full")) is None
-    assert store.find(ENTRY.fingerprint, replace(trial, genome=(64, 32, 1))) is None
-    store.append(other, record(5))
-    assert store.find("g" * 64, trial) is not None
+    assert archive.find("g" * 64, trial) is None
+    assert archive.find(ENTRY.fingerprint, replace(trial, replicate=1)) is None
+    assert archive.find(ENTRY.fingerprint, replace(trial, rung="full")) is None
+    assert archive.find(ENTRY.fingerprint, replace(trial, genome=(64, 32, 1))) is None
+    archive.append(other, record(5))
+    assert archive.find("g" * 64, trial) is not None
 
 
-def test_find_overlooks_failures(store: Store) -> None:
-    campaign = store.create(ENTRY)
-    store.append(campaign, record(0, outcome=Outcome(0, "failed", error="worker lost")))
-    assert store.find(ENTRY.fingerprint, record(0).trial) is None
+def test_find_overlooks_failures(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
+    archive.append(campaign, record(0, outcome=Outcome(0, "failed", error="worker lost")))
+    assert archive.find(ENTRY.fingerprint, record(0).trial) is None
 
 
 # Campaigns
 
 
-def test_a_campaign_comes_back_as_it_was_described(store: Store) -> None:
-    campaign_id = store.create(ENTRY)
-    row = store.campaign(campaign_id)
+def test_a_campaign_comes_back_as_it_was_described(archive: Store) -> None:
+    campaign_id = archive.create(ENTRY)
+    row = archive.campaign(campaign_id)
     assert campaign_id.startswith("breast-mnist-")
     assert (row.name, row.config, row.fingerprint, row.fingerprints, row.description) == (
         ENTRY.name,
@@ -218,71 +229,71 @@ def test_a_campaign_comes_back_as_it_was_described(store: Store) -> None:
     assert abs(datetime.now(UTC) - row.created) < timedelta(minutes=1)
 
 
-def test_campaigns_are_listed_oldest_first_with_their_trials(store: Store) -> None:
-    assert store.campaigns() == []
-    ids = [store.create(replace(ENTRY, name=name)) for name in ("b", "a", "c")]
-    store.append(ids[1], record(0))
-    store.append(ids[1], record(1))
-    assert [(row.id, row.n_trials) for row in store.campaigns()] == [(ids[0], 0), (ids[1], 2), (ids[2], 0)]
+def test_campaigns_are_listed_oldest_first_with_their_trials(archive: Store) -> None:
+    assert archive.campaigns() == []
+    ids = [archive.create(replace(ENTRY, name=name)) for name in ("b", "a", "c")]
+    archive.append(ids[1], record(0))
+    archive.append(ids[1], record(1))
+    assert [(row.id, row.n_trials) for row in archive.campaigns()] == [(ids[0], 0), (ids[1], 2), (ids[2], 0)]
 
 
-def test_campaigns_are_found_by_unique_prefix(store: Store) -> None:
-    breast, lesion = store.create(ENTRY), store.create(replace(ENTRY, name="lesion"))
-    assert store.campaign("breast").id == breast
-    assert store.campaign(lesion[:-2]).id == lesion
-    second = store.create(ENTRY)
+def test_campaigns_are_found_by_unique_prefix(archive: Store) -> None:
+    breast, lesion = archive.create(ENTRY), archive.create(replace(ENTRY, name="lesion"))
+    assert archive.campaign("breast").id == breast
+    assert archive.campaign(lesion[:-2]).id == lesion
+    second = archive.create(ENTRY)
     with pytest.raises(StoreError, match=f"several campaigns: {min(breast, second)}, {max(breast, second)}"):
-        store.campaign("breast")
-    assert store.campaign(breast).id == breast
+        archive.campaign("breast")
+    assert archive.campaign(breast).id == breast
     with pytest.raises(StoreError, match=f"no campaign 'lesoin-{lesion[-4:]}' .*did you mean '{lesion}'"):
-        store.campaign(f"lesoin-{lesion[-4:]}")
+        archive.campaign(f"lesoin-{lesion[-4:]}")
 
 
-def test_an_empty_store_says_so(store: Store) -> None:
+def test_an_empty_store_says_so(archive: Store) -> None:
     with pytest.raises(StoreError, match=r"no campaign 'x' .*it has none yet"):
-        store.campaign("x")
+        archive.campaign("x")
 
 
-def test_status_configuration_and_description_can_change(store: Store) -> None:
-    campaign = store.create(ENTRY)
-    store.set_status(campaign, "interrupted")
-    store.update_config(campaign, {"budget": {"trials": 100}})
-    store.update_description(campaign, {"dense": {"auc": 0.8}})
-    row = store.campaign(campaign)
+def test_status_configuration_and_description_can_change(archive: Store) -> None:
+    campaign = archive.create(ENTRY)
+    archive.set_status(campaign, "interrupted")
+    archive.update_config(campaign, {"budget": {"trials": 100}})
+    archive.update_description(campaign, {"dense": {"auc": 0.8}})
+    row = archive.campaign(campaign)
     assert (row.status, row.config) == ("interrupted", {"budget": {"trials": 100}})
     assert row.description == {"dense": {"auc": 0.8}}
     with pytest.raises(StoreError, match="no status 'finished'"):
-        store.set_status(campaign, "finished")  # type: ignore[arg-type]  # the wrong value is the test
+        archive.set_status(campaign, "finished")  # type: ignore[arg-type]  # the wrong value is the test
 
 
 @pytest.mark.parametrize("name", ["Ünïcode / näme", "...", "x" * 300, "Robert'); DROP TABLE trials;--"])
-def test_ids_are_easy_to_type_whatever_the_name(store: Store, name: str) -> None:
-    campaign = store.create(replace(ENTRY, name=name))
+def test_ids_are_easy_to_type_whatever_the_name(archive: Store, name: str) -> None:
+    campaign = archive.create(replace(ENTRY, name=name))
     assert set(campaign) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert len(campaign) <= 45
-    assert store.campaign(campaign).name == name
+    assert archive.campaign(campaign).name == name
 
 
-def test_unknown_campaigns_are_refused_everywhere(store: Store) -> None:
-    store.create(ENTRY)
+def test_unknown_campaigns_are_refused_everywhere(archive: Store) -> None:
+    archive.create(ENTRY)
     for act in (
-        lambda: store.append("nobody", record(0)),
-        lambda: store.records("nobody"),
-        lambda: store.set_status("nobody", "failed"),
-        lambda: store.update_config("nobody", {}),
-        lambda: store.open_test("nobody", [1], "t" * 64),
+        lambda: archive.append("nobody", record(0)),
+        lambda: archive.records("nobody"),
+        lambda: archive.set_status("nobody", "failed"),
+        lambda: archive.update_config("nobody", {}),
+        lambda: archive.open_test("nobody", [1], "t" * 64),
     ):
         with pytest.raises(StoreError, match="no campaign 'nobody'"):
             act()
 
 
-def test_openings_of_the_test_split_are_counted_for_the_data(store: Store) -> None:
-    one, two = store.create(ENTRY), store.create(ENTRY)
-    elsewhere = store.create(replace(ENTRY, fingerprints={"data": "other"}))
-    assert store.open_test(one, [3, 7], "d" * 64) == 1
-    assert store.open_test(two, [], "d" * 64) == 2
-    assert store.open_test(elsewhere, [1], "e" * 64) == 1
-    openings = store.openings("d" * 64)
+def test_openings_of_the_test_split_are_counted_for_the_data(archive: Store) -> None:
+    one, two = archive.create(ENTRY), archive.create(ENTRY)
+    elsewhere = archive.create(replace(ENTRY, fingerprints={"data": "other"}))
+    assert archive.open_test(one, [3, 7], "d" * 64) == 1
+    assert archive.open_test(two, [], "d" * 64) == 2
+    assert archive.open_test(elsewhere, [1], "e" * 64) == 1
+    openings = archive.openings("d" * 64)
     assert [(o.campaign_id, o.points) for o in openings] == [(one, (3, 7)), (two, ())]
 
 

@@ -20,14 +20,22 @@ from spaces.errors import StoreError
 DEFAULT_URL = "sqlite:///paretoprune.db"
 
 _FORMS = "sqlite:///FILE.db or postgresql://USER@HOST/DATABASE"
+_CONNECT_TIMEOUT_S = 10
+_ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(731184620)"  # any number that is ours alone
 _EXPLAINED = {  # what a driver says -> what it means and the way out
     "locked": "the store is locked by another program; try again when that has ended",
+    "lock timeout": "the store is locked by another program; try again when that has ended",
     "database is busy": "the store is locked by another program; try again when that has ended",
     "is full": "the disk is full; what was stored before is safe: make room, then go on with `resume`",
     "No space left": "the disk is full; what was stored before is safe: make room, then go on with `resume`",
     "disk I/O error": "the disk cannot be written or read; check its space and state",
     "not a database": "the file is no SQLite database; choose another file with --store",
     "malformed": "the database is damaged; restore it from a copy",
+    "terminating connection": "the server has ended the connection; go on with `resume` when it is back",
+    "server closed the connection": "the server is gone; go on with `resume` when it is back",
+    "Connection refused": "no PostgreSQL answers there; start it, or check host and port",
+    "password authentication failed": "the server refuses this user or password",
+    "no password supplied": "the server wants a password; put it into ~/.pgpass or $PGPASSWORD",
     "unable to open": "the file cannot be opened or written here; check its permissions",
     "readonly": "the file may only be read by you; check its permissions",
 }
@@ -158,18 +166,23 @@ def _check_can_be_made(file: Path, place: URL) -> None:
 def _connectable(place: URL, timeout_s: float) -> Engine:
     """An engine that has not connected yet."""
     if place.get_backend_name() != "sqlite":
+        options = f"{place.query.get('options', '')} -c lock_timeout={int(1000 * timeout_s)}".strip()
         try:
-            return create_engine(place, pool_pre_ping=True)
+            return create_engine(
+                place,
+                pool_pre_ping=True,
+                connect_args={"options": options, "connect_timeout": _CONNECT_TIMEOUT_S},
+            )
         except ImportError as error:
             raise StoreError(
                 f"store {shown(place)}: the driver {error.name!r} is not installed; "
-                "pip install 'psycopg[binary]'"
+                "pip install 'paretoprune[postgres]'"
             ) from None
-    options: dict[str, Any] = {"connect_args": {"timeout": timeout_s}}
+    settings: dict[str, Any] = {"connect_args": {"timeout": timeout_s}}
     if _in_memory(place):
-        options |= {"poolclass": StaticPool}
-        options["connect_args"]["check_same_thread"] = False
-    engine = create_engine(place, **options)
+        settings |= {"poolclass": StaticPool}
+        settings["connect_args"]["check_same_thread"] = False
+    engine = create_engine(place, **settings)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: Any) -> None:
@@ -196,8 +209,9 @@ def _write_ahead(connection: sqlite3.Connection, timeout_s: float) -> None:
 def _prepare_schema(engine: Engine, place: URL, create: bool) -> None:
     """Make the tables of an empty database, or check that those there are of this version."""
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite" and create:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes may open a new file at once
+        if create:  # two processes may open a new store at once
+            alone = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else _ADVISORY_LOCK
+            connection.exec_driver_sql(alone)
         if _has_tables(connection, place):
             return
         if not create:
