@@ -42,7 +42,7 @@ from evaluators.data.splits import Splits, Subset
 from evaluators.metrics import find_metric
 from evaluators.networks import build_network
 from evaluators.rungs.joint import shared_weights
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.workload import Workload
 from search.config import parse_config
 from search.controllers.registry import make_controller

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from evaluators.networks import build_network
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.training import Normalisation, measure, tune
 from search.config import CampaignConfig, load_config
 from search.describe import versions

@@ -24,7 +24,7 @@ __getattr__, __all__ = lazy(
         "build_network": "evaluators.networks",
         "dense_weights": "evaluators.dense",
         "load_splits": "evaluators.data.sources",
-        "make_task": "evaluators.tasks",
+        "make_task": "evaluators.tasks.factory",
         "prune_with_images": "evaluators.pruning",
     },
 )

@@ -62,7 +62,7 @@ class BatchStream:
         targets = self._targets[indices]
         channels = images.shape[1]
         moved = images.gather(2, where.unsqueeze(1).expand(-1, channels, -1)).view(-1, channels, *spatial)
-        if targets.ndim > 1:
+        if targets.ndim == 1 + len(spatial):
             targets = targets.flatten(1).gather(1, where).view(-1, *spatial)
         return moved, targets
 

@@ -59,7 +59,7 @@ def dense_weights(
         "code": code_of(network, settings),
         "initial": fingerprint_of_arrays(as_arrays(network)),
         "data": splits.fingerprint,
-        "task": task.kind,
+        "task": task.signature,
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
     }

@@ -7,7 +7,7 @@ from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
 from evaluators.rungs.bench import Bench
 from evaluators.rungs.table import find_rung
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.training import Normalisation, check_network, measure, resolve_device
 from spaces.messages import Outcome, Trial
 from spaces.surgery import prune
@@ -54,7 +54,9 @@ class NetworkEvaluator:
         clock.append(time.perf_counter())
         rung.adapt(network, self._bench, seed)
         clock.append(time.perf_counter())
-        values, per_case = measure(network, self._val, self._task)
+        values, per_case = measure(
+            network, self._val, self._task, self._bench.subset, rung=trial.rung, seed=seed
+        )
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")
         return values, per_case, {name: clock[i + 1] - clock[i] for i, name in enumerate(phases)}

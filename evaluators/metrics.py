@@ -1,4 +1,4 @@
-"""Metrics, each as one share per case: the mean of the shares is the metric. Larger is better, 1 is perfect.
+"""Metrics, each as one share per case: the mean of the shares is the metric. Larger is better.
 
 The shares are the metric's linearisation (its influence values around the metric), so everything that
 compares networks case by case, a paired standard error or a bootstrap, works the same for an AUC as for a
@@ -12,10 +12,10 @@ comparisons stay paired.
 
 Missing classes: a metric that averages within classes needs `LEAST_CASES` of each (of several labels per
 image: with and without each), because the spread within a class of one case is unknown, and its standard
-error would come out too small. A metric to be maximised is then refused; a further one is left out of the values.
+error would come out too small. A metric to be maximised is then refused; a further one is left out.
 
-Sources: Harrell 1982 (concordance); DeLong, DeLong and Clarke-Pearson 1988; Sun and Xu 2014 (by ranks); Hand and Till 2001 (macro
-one-against-rest is the simpler variant).
+Sources: DeLong, DeLong and Clarke-Pearson 1988; Sun and Xu 2014 (by ranks); Harrell 1982 (concordance);
+Hand and Till 2001 (macro one-against-rest is the simpler variant).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,8 +43,8 @@ class Metric:
     Attributes:
         name: As in the settings.
         kind: What it judges.
-        shares: (scores, targets) -> (n,) float64. Scores are the probabilities of the classes or labels
-            (n, classes), the Dice per foreground class or region (n, classes), or the predicted number (n, 1).
+        shares: (scores, targets) -> (n,) float64. Scores are the probabilities of classes or labels
+            (n, classes), Dice per foreground class or region (n, classes), or the predicted number (n, 1).
         chance: (targets, number of classes) -> what a network that has learnt nothing reaches.
         per_class: Averages within classes, so that it needs cases of every class.
     """
@@ -74,7 +74,9 @@ class Metric:
         if self.defined_on(targets, len(classes)):
             return
         if self.kind == "regression":
-            raise DataError(f"all numbers to predict in {where} are {targets.flat[0]:g}; there is no order in them")
+            raise DataError(
+                f"all numbers to predict in {where} are {targets.flat[0]:g}; there is no order in them"
+            )
         counts = _class_counts(targets, len(classes))
         least = int(counts.argmin())
         name, found = repr(classes[least // 2 if self.kind == "multilabel" else least]), int(counts[least])
@@ -179,9 +181,9 @@ def mae_skill_shares(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def concordance_shares(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Shares in the concordance, the share of pairs in the right order: (n, 1), (n,) -> (n,); ties count half.
+    """Shares in the share of pairs that are in the right order: (n, 1), (n,) -> (n,).
 
-    Pairs of equal targets say nothing and are left out. O(n^2).
+    Ties count half. Pairs of equal targets say nothing and are left out. O(n^2).
     """
     predicted = np.asarray(scores[:, 0], dtype=np.float64)
     right, pairs = np.empty(len(targets)), np.empty(len(targets))
@@ -272,7 +274,9 @@ def _deviations(components: np.ndarray, strata: np.ndarray) -> np.ndarray:
     for stratum in np.unique(strata):
         members = strata == stratum
         size = int(np.count_nonzero(members))
-        deviations[members] = n / size * _unbiased(n, size) * (components[members] - components[members].mean())
+        deviations[members] = (
+            n / size * _unbiased(n, size) * (components[members] - components[members].mean())
+        )
     return deviations
 
 

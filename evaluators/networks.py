@@ -2,13 +2,11 @@
 
 import copy
 import hashlib
-import importlib
 import importlib.metadata
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from evaluators.named import find_callable, short
 from evaluators.settings import NetworkSettings
 from spaces.errors import NetworkError, did_you_mean
 
@@ -62,13 +61,13 @@ def build_network(settings: NetworkSettings, seed: int = 0) -> tuple[nn.Module, 
     Raises:
         NetworkError: The factory cannot be imported, fails, or returns no module; the weights do not fit.
     """
-    factory = _factory(settings.factory)
+    factory = find_callable(settings.factory, "network.factory", NetworkError)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = factory(**copy.deepcopy(settings.arguments))
     except Exception as error:
-        raise NetworkError(f"network.factory = {settings.factory!r} failed: {_short(error)}") from error
+        raise NetworkError(f"network.factory = {settings.factory!r} failed: {short(error)}") from error
     if not isinstance(network, nn.Module):
         found = type(network).__name__
         raise NetworkError(f"network.factory = {settings.factory!r} returned {found}, not a torch.nn.Module")
@@ -78,14 +77,14 @@ def build_network(settings: NetworkSettings, seed: int = 0) -> tuple[nn.Module, 
     return network, load_weights(network, weights, Path(settings.weights).name)
 
 
-def code_of(network: nn.Module, settings: NetworkSettings) -> dict[str, str]:
+def code_of(network: nn.Module, settings: NetworkSettings, *others: str | None) -> dict[str, str]:
     """What computes the network's outputs besides its weights: by module, a version or a hash of the source.
 
     Installed packages count by their version, all other files by their content, so that an edited `forward`
-    is another network.
+    is another network. `others` are further things of the form module:callable that take part.
     """
     names = {type(module).__module__ for module in network.modules()}
-    names.add(settings.factory.partition(":")[0])
+    names |= {given.partition(":")[0] for given in (settings.factory, *others) if given}
     installed = importlib.metadata.packages_distributions()
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -119,7 +118,7 @@ def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise NetworkError(
-                f"{path.name}: no readable .safetensors file, or torn: {_short(error)}"
+                f"{path.name}: no readable .safetensors file, or torn: {short(error)}"
             ) from None
     if path.suffix not in TORCH_SUFFIXES:
         known = ", ".join((".safetensors", *TORCH_SUFFIXES))
@@ -164,32 +163,6 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], name: str = 
     return LoadReport(len(stripped), prefix, tuple(missing), tuple(beside))
 
 
-def _factory(given: str) -> Callable[..., Any]:
-    where = f"network.factory = {given!r}"
-    module_name, _, attribute = given.partition(":")
-    if not module_name or not attribute:
-        raise NetworkError(f"{where}: write it as module:callable, for example monai.networks.nets:resnet18")
-    # Last and for good: a user's file must not hide an installed module, and workers inherit the list.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            way_out = "run where its file is, or install it"
-            raise NetworkError(f"{where}: there is no module {error.name!r}; {way_out}") from None
-        raise NetworkError(f"{where}: importing {module_name!r} failed: {_short(error)}") from error
-    if not hasattr(module, attribute):
-        public = [
-            name for name in vars(module) if not name.startswith("_") and callable(getattr(module, name))
-        ]
-        raise NetworkError(f"{where}: {module_name} has no {attribute!r}; {did_you_mean(attribute, public)}")
-    factory = getattr(module, attribute)
-    if not callable(factory):
-        raise NetworkError(f"{where}: this is {type(factory).__name__}, and cannot be called")
-    return factory
-
-
 def _load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_numpy_globals()), warnings.catch_warnings():
@@ -199,7 +172,7 @@ def _load_torch(path: Path) -> Any:
     except UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
-            raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {_short(error)}") from None
+            raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {short(error)}") from None
         raise NetworkError(
             f"{path.name}: holds pickled code ({refused[1]}), which is never run; save only "
             "model.state_dict(), with torch.save or as .safetensors"
@@ -207,7 +180,7 @@ def _load_torch(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         if "TorchScript" in str(error):
             raise NetworkError(f"{path.name}: is a TorchScript program; save only its state_dict()") from None
-        raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {_short(error)}") from None
+        raise NetworkError(f"{path.name}: no readable checkpoint, or torn: {short(error)}") from None
 
 
 def _numpy_globals() -> list[Any]:
@@ -275,9 +248,3 @@ def _listing(items: list[str], what: str) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(str(n) for n in tensor.shape) or "a number"
-
-
-def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -4,7 +4,7 @@ A spec (`Workload`, `AnalyticWorkload`) is plain data that a pool carries to its
 an evaluator, which turns trials into outcomes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -85,18 +85,38 @@ class Pool(Protocol):
     ) -> None: ...
 
 
+class Images(Protocol):
+    """Normalised images (n, channels, *spatial) float32 and their targets, on one device."""
+
+    @property
+    def images(self) -> "torch.Tensor":
+        """What goes into the network."""
+        ...
+
+    @property
+    def targets(self) -> "torch.Tensor":
+        """What should come out."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
 class Task(Protocol):
     """What a network is for: how it is trained and how it is judged.
 
     Attributes:
-        kind: "classification" or "segmentation".
+        kind: "classification", "multilabel", "segmentation", "regression", "embedding" or "custom".
+        signature: What decides the training loss, besides the data.
+        trains: Whether there is a loss to train by; the user's own evaluator has none.
         metric: What is maximised.
         chance: The metric of a network that has learnt nothing, on the validation cases.
-        classes: Names of the classes by index.
+        classes: Names of the classes by index, or of the regions.
         flip_axes: Spatial axes along which a mirrored image is as good as the image.
     """
 
     kind: str
+    signature: str
+    trains: bool
     metric: Objective
     chance: float
     classes: tuple[str, ...]
@@ -107,23 +127,34 @@ class Task(Protocol):
         ...
 
     def loss(self, outputs: Any, targets: "torch.Tensor") -> "torch.Tensor":
-        """The training loss of a batch, a scalar."""
+        """The training loss of a batch, over all supervision heads, a scalar."""
         ...
 
-    def judge(self, outputs: Any, targets: "torch.Tensor") -> dict[str, np.ndarray]:
-        """Of a batch, per case: "loss" (n,) and "score" (n, k), float32."""
+    def imitation(self, outputs: Any, told: "torch.Tensor") -> "torch.Tensor":
+        """How far outputs are from another network's `main_output`, a scalar."""
         ...
 
-    def gather(
-        self, batches: Sequence[Mapping[str, np.ndarray]], targets: np.ndarray
+    def strata(self, targets: "torch.Tensor") -> "torch.Tensor":
+        """What class-balanced sampling balances: a number per case (n,)."""
+        ...
+
+    def examine(
+        self, network: Any, data: Images, train: Images | None = None, *, rung: str = "", seed: int = 0
     ) -> dict[str, np.ndarray]:
-        """The judged batches joined, with each case's share in the metric: "loss", "score", "metric"."""
-        ...
+        """Per case, how a network in eval mode does on `data`; arrays as in `Outcome.per_case`.
 
-    def per_case(self, outputs: Any, targets: "torch.Tensor") -> dict[str, np.ndarray]:
-        """`judge` and `gather` in one, for outputs that fit into one batch."""
+        Args:
+            network: On the device of the images.
+            data: Whose cases.
+            train: What a probe is fitted on; only embeddings need it.
+            rung: For the user's own evaluator.
+            seed: Likewise.
+
+        Raises:
+            RunError: An output is not finite.
+        """
         ...
 
     def values(self, per_case: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
-        """The metric, the mean "loss", and cheap further metrics, by name."""
+        """The metric, the mean "loss", further metrics, and "measure/class" for every class, by name."""
         ...

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluators.metrics import METRICS
-from evaluators.tasks import Classification, Segmentation, main_output
+from evaluators.metrics import find_metric
+from evaluators.tasks.classification import Classification
+from evaluators.tasks.heads import main_output
+from evaluators.tasks.segmentation import Segmentation
 from spaces.criteria import CRITERIA, Loss
 from spaces.errors import DataError, InputError, did_you_mean
 from spaces.messages import Genome
@@ -170,9 +172,9 @@ def _task_loss(outputs: object, targets: Tensor) -> Tensor:
     classes = tuple(map(str, range(n_classes)))
     task: Classification | Segmentation
     if targets.ndim == 1:
-        task = Classification(METRICS["accuracy"], 0.0, classes)
+        task = Classification(find_metric("accuracy", "classification"), 0.0, classes)
     else:
-        task = Segmentation(METRICS["dice"], 0.0, classes, dims=targets.ndim - 1)
+        task = Segmentation(find_metric("dice", "segmentation"), 0.0, classes, dims=targets.ndim - 1)
     task.check_outputs(outputs, targets)
     return task.loss(outputs, targets)
 

@@ -3,9 +3,9 @@
 `search.config` composes them with the search's own into a campaign.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -41,8 +41,37 @@ class DataSettings(Settings):
 class TaskSettings(Settings):
     """What the network is for and how it is judged."""
 
-    kind: Literal["classification", "segmentation"] = "classification"
-    metric: str | None = Field(None, description="auc, accuracy, balanced_accuracy or dice; default by kind")
+    kind: Literal["classification", "multilabel", "segmentation", "regression", "embedding"] = (
+        "classification"
+    )
+    metric: str | None = Field(
+        None,
+        description="auc, accuracy, balanced_accuracy; dice; r2, mae_skill, concordance; default by kind",
+    )
+    regions: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="segmentation: overlapping regions, by name the mask values in them"
+    )
+    standardise: bool = Field(
+        True,
+        description="regression: the network's output is in standard deviations from the training mean; "
+        "false: in the targets' own units",
+    )
+    evaluator: str | None = Field(
+        None, description="module:callable of your own, called as (model, rung, seed), instead of all that"
+    )
+    chance: float | None = Field(
+        None, description="evaluator: what a network that has learnt nothing reaches"
+    )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if self.regions and self.kind != "segmentation":
+            raise ValueError("regions are for kind = 'segmentation'")
+        if any(not values for values in self.regions.values()):
+            raise ValueError("every region needs at least one mask value")
+        if self.chance is not None and self.evaluator is None:
+            raise ValueError("chance is known for all metrics but an evaluator's own; leave it out")
+        return self
 
 
 class RecipeSettings(Settings):

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,9 +20,6 @@ from spaces.errors import ConfigError, NetworkError, RunError
 Progress: TypeAlias = Callable[[int, int], None]
 
 WARM_UP_SHARE = 0.1
-MEASURE_BATCH = 256
-MEASURE_VALUES = 2**20
-"""Most input values of a batch when measuring: bounds the memory for large images."""
 CHECK_EVERY = 20
 """Steps between two looks at the loss; every look waits for the device."""
 
@@ -67,11 +64,15 @@ class Normalisation:
         values = images.numpy()  # the same memory: nothing of the arrays' alignment stays
         np.subtract(subset.images, np.array(self.mean, dtype=np.float32).reshape(column), out=values)
         values /= np.array(self.std, dtype=np.float32).reshape(column)
-        targets = torch.empty(
-            subset.targets.shape, dtype=torch.long if subset.targets.ndim == 1 else torch.uint8
-        )
+        targets = torch.empty(subset.targets.shape, dtype=_target_type(subset.targets))
         targets.numpy()[...] = subset.targets
         return Tensors(images.to(device), targets.to(device))
+
+
+def _target_type(targets: np.ndarray) -> torch.dtype:
+    if targets.dtype.kind == "f":
+        return torch.float32
+    return torch.long if targets.ndim == 1 else torch.uint8
 
 
 def resolve_device(name: str) -> torch.device:
@@ -118,11 +119,14 @@ def tune(
 
     Batches, augmentation and dropout follow from the seed, whatever the network and whatever ran before;
     torch's global generators are left as they were. The network must be on the device of the data and ends in
-    eval mode. On GPUs with automatic mixed precision and channels last.
+    eval mode; a task without a loss (the user's own evaluator) leaves it as it is. On GPUs with automatic
+    mixed precision and channels last.
 
     Raises:
         RunError: The loss is no longer finite.
     """
+    if not task.trains:
+        return
     steps, device = n_steps(settings, len(data)), data.images.device
     optimiser = torch.optim.SGD(
         [p for p in network.parameters() if p.requires_grad],
@@ -152,21 +156,25 @@ def tune(
     network.eval()
 
 
-def measure(network: nn.Module, data: Tensors, task: Task) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def measure(
+    network: nn.Module,
+    data: Tensors,
+    task: Task,
+    train: Tensors | None = None,
+    *,
+    rung: str = "",
+    seed: int = 0,
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The network's values by name, and its per-case arrays as in `Outcome`; in eval mode, in float32.
+
+    `train`, `rung` and `seed` are for the tasks that need them; see `Task.examine`.
 
     Raises:
         RunError: An output is not finite.
     """
     network.eval()
-    size = max(1, min(MEASURE_BATCH, MEASURE_VALUES // data.images[0].numel()))
-    judged: list[Mapping[str, np.ndarray]] = []
-    with torch.inference_mode():
-        for images, targets in zip(data.images.split(size), data.targets.split(size), strict=True):
-            judged.append(task.judge(network(images), targets))
-    targets_array = data.targets.cpu().numpy()
-    per_case = task.gather(judged, targets_array)
-    return task.values(per_case, targets_array), per_case
+    per_case = task.examine(network, data, train, rung=rung, seed=seed)
+    return task.values(per_case, data.targets.cpu().numpy()), per_case
 
 
 def check_network(network: nn.Module, data: Tensors, task: Task) -> None:

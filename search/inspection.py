@@ -14,7 +14,7 @@ from torch import nn
 from evaluators.data.splits import Splits
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
-from evaluators.training import Normalisation, Tensors, n_steps, resolve_device, tune
+from evaluators.training import Normalisation, Tensors, measure, n_steps, resolve_device, tune
 from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network
@@ -198,9 +198,7 @@ class _Stopwatch:
         tune(network, self._train, self._task, one, seed=0)
 
     def _validate(self, network: nn.Module, data: Tensors) -> None:
-        network.eval()
-        with torch.inference_mode():
-            self._task.judge(network(data.images), data.targets)
+        measure(network, data, self._task, self._train)
 
     def _seconds(self, work: Callable[[], None]) -> float:
         """The least of several runs: what disturbs only adds."""

@@ -15,7 +15,7 @@ from evaluators.networks import build_network, code_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.rungs.joint import shared_weights
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
 from evaluators.workload import Workload
 from search.config import CampaignConfig
@@ -145,15 +145,16 @@ def make_workload(
     device = resolve_device(config.proxy.device)
     normalisation = Normalisation.of(splits.train)
     val = normalisation.apply(splits.val, device)
+    train = normalisation.apply(splits.train, device) if task.kind == "embedding" else None
     with pinned_threads(config.proxy.threads):
-        dense, per_case = measure(network.to(device), val, task)
+        dense, per_case = measure(network.to(device), val, task, train)
     _refuse_chance(margin_over_chance(per_case["metric"], task.chance, splits.val.groups), task)
     sample = normalisation.apply(splits.train.limit(RANKING_IMAGES), device)
     unaugmented = config.proxy.model_copy(update={"augment": False})
     looks = batches(sample, task, unaugmented, -(-len(sample) // unaugmented.batch_size), seed=0)
     with pinned_threads(config.proxy.threads):
         ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
-    code = code_of(network, config.network)
+    code = code_of(network, config.network, config.task.evaluator)
     return Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy), dense
 
 

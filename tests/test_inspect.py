@@ -150,7 +150,7 @@ def test_the_command(call: Call, tmp_path: Path) -> None:  # the fixture
 
 def test_measuring_leaves_the_network_alone() -> None:
     from evaluators.data.sources import load_splits
-    from evaluators.tasks import make_task
+    from evaluators.tasks.factory import make_task
 
     config = _config(data={"source": "phantom:classification", "train_limit": 64, "val_limit": 32})
     splits = load_splits(config.data)

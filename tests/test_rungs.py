@@ -10,10 +10,10 @@ from torch import nn
 
 from evaluators.identity import fingerprint_of_arrays
 from evaluators.pools.serial import SerialPool
-from evaluators.rungs.joint import JointTraining, imitation, random_widths, shared_weights
+from evaluators.rungs.joint import JointTraining, random_widths, shared_weights
 from evaluators.rungs.recalibration import recalibrate
 from evaluators.rungs.table import RUNGS, find_rung
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.training import Normalisation
 from evaluators.workload import Workload
 from spaces.errors import ConfigError, RunError
@@ -142,14 +142,6 @@ def test_random_widths_are_legal_and_reach_both_ends() -> None:
     assert len(set(genomes)) > 20
     shares = np.log2(space.cost(genomes).flops / space.cost(space.dense).flops[0])
     assert shares.min() < -2.5 < -0.5 < shares.max()
-
-
-@pytest.mark.parametrize("kind", ["classification", "segmentation", "regression"])
-@pytest.mark.parametrize("width", [1, 3])
-def test_imitation_is_least_when_the_same_is_said(kind: str, width: int) -> None:
-    told = torch.randn(4, width, 5, generator=torch.Generator().manual_seed(0))
-    same = imitation(told, told, kind)
-    assert same < imitation(told + 0.5 * torch.randn_like(told), told, kind)
 
 
 def test_the_pool_runs_the_rung_that_a_trial_says(workload: Workload) -> None:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from evaluators.data.splits import Kind, Splits, Subset
 from evaluators.protocols import Task
 from evaluators.settings import TaskSettings
-from evaluators.tasks import main_output, make_task
+from evaluators.tasks.factory import make_task
+from evaluators.tasks.heads import main_output
 from spaces.errors import ConfigError, DataError, NetworkError, RunError
 
 CLASSES = ("background", "nucleus", "vessel")
@@ -60,6 +61,8 @@ def test_the_contract_of_tasks(kind: Kind, n_classes: int) -> None:
     assert bool(torch.isfinite(logits.grad).all())
     per_case = task.per_case(logits.detach(), targets)
     widths = {"loss": (12,), "metric": (12,), "score": (12, n_classes - (kind == "segmentation"))}
+    if kind == "classification":
+        widths["classes"] = (12, n_classes)
     assert {name: array.shape for name, array in per_case.items()} == widths
     assert all(array.dtype == np.float32 for array in per_case.values())
     values = task.values(per_case, targets.numpy())
@@ -100,9 +103,14 @@ def test_classification_measures_log_loss_and_probabilities() -> None:
     p = torch.softmax(logits, 1).numpy()
     np.testing.assert_allclose(per_case["score"], p, rtol=1e-6)
     np.testing.assert_allclose(per_case["loss"], -np.log(p[np.arange(12), targets]), rtol=1e-5)
-    assert set(task.values(per_case, targets.numpy())) == {"auc", "accuracy", "balanced_accuracy", "loss"}
+    recalls = {f"recall/{name}" for name in CLASSES}
+    assert (
+        set(task.values(per_case, targets.numpy()))
+        == {"auc", "accuracy", "balanced_accuracy", "loss"} | recalls
+    )
     one_class = np.zeros(12, dtype=np.int64)
-    assert set(task.values(per_case, one_class)) == {"accuracy", "loss"}, "undefined metrics are left out"
+    left = {"accuracy", "loss", "recall/background"}
+    assert set(task.values(per_case, one_class)) == left, "what is not defined is left out"
 
 
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])
@@ -199,5 +207,227 @@ def test_settings_that_do_not_fit_the_images_are_refused() -> None:
         some_task("classification", 2, metric="dice")
     splits = some_splits("classification", 2)
     splits.val.targets[:] = 0
-    with pytest.raises(DataError, match=r"val has none of class 1 \('nucleus'\)"):
+    with pytest.raises(
+        DataError, match=r"needs 2 cases of every class, but val has none of class 1 \('nucleus'\)"
+    ):
         make_task(TaskSettings(), splits)
+
+
+# -- kinds beyond classes and masks
+
+
+def task_of(kind: str, targets: np.ndarray, classes: tuple[str, ...] = CLASSES, **settings: object) -> Task:
+    data_kind: Kind = "classification" if kind == "embedding" else kind  # type: ignore[assignment]
+    images = np.random.default_rng(0).integers(256, size=(len(targets), 1, 6, 5)).astype(np.uint8)
+    subset = Subset(images, targets)
+    splits = Splits("made up", subset, subset, no_test, 0, classes, data_kind)
+    return make_task(TaskSettings(kind=kind, **settings), splits)  # type: ignore[arg-type]
+
+
+LABELS = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]] * 2, dtype=np.uint8)
+NUMBERS = np.linspace(20, 90, 12, dtype=np.float32)
+
+
+def test_labels_that_may_come_together() -> None:
+    task = task_of("multilabel", LABELS)
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.from_numpy(LABELS)
+    task.check_outputs(logits, targets)
+    expected = F.binary_cross_entropy_with_logits(logits, targets.float())
+    assert task.loss(logits, targets).item() == pytest.approx(expected.item())
+    perfect = task.per_case(20 * targets.float() - 10, targets)
+    values = task.values(perfect, LABELS)
+    assert values["auc"] == values["accuracy"] == 1
+    assert [values[f"auc/{name}"] for name in CLASSES] == [1, 1, 1]
+    assert perfect["classes"].shape == (12, 3)
+    assert task.strata(targets)[:6].tolist() == [1, 0, 0, 2, 2, 1]
+    with pytest.raises(NetworkError, match=r"need \(12, 3\)"):
+        task.check_outputs(logits[:, :2], targets)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_numbers_are_predicted_in_their_own_units(standardise: bool) -> None:
+    task = task_of("regression", NUMBERS, (), standardise=standardise)
+    targets = torch.from_numpy(NUMBERS)
+    right = (targets - targets.mean()) / targets.std(correction=0) if standardise else targets
+    task.check_outputs(right[:, None], targets)
+    assert task.loss(right, targets).item() == pytest.approx(0, abs=1e-6)
+    off = right + (1 if standardise else float(targets.std(correction=0)))
+    assert task.loss(off, targets).item() == pytest.approx(1, rel=1e-4), (
+        "in variances of the training targets"
+    )
+    per_case = task.per_case(off[:, None], targets)
+    np.testing.assert_allclose(per_case["error"], NUMBERS.std(), rtol=1e-4)
+    values = task.values(per_case, NUMBERS)
+    assert values["mae"] == pytest.approx(values["rmse"], rel=1e-4) == pytest.approx(values["bias"], rel=1e-4)
+    assert values["r2"] == pytest.approx(0, abs=1e-4)
+    assert values["concordance"] == 1
+    assert task.metric.name == "r2"
+    with pytest.raises(NetworkError, match=r"one number per image needs \(12, 1\)"):
+        task.check_outputs(torch.zeros(12, 2), targets)
+    with pytest.raises(DataError, match="all numbers to predict in val are 7"):
+        task_of("regression", np.full(12, 7, dtype=np.float32), ())
+
+
+MASKS = np.random.default_rng(0).integers(3, size=(12, 6, 5)).astype(np.uint8)
+REGIONS = {"whole": (1, 2), "core": (2,)}
+
+
+def test_regions_overlap_and_have_outputs_of_their_own() -> None:
+    task = task_of("segmentation", MASKS, regions=REGIONS)
+    targets = torch.from_numpy(MASKS)
+    truth = torch.stack([targets > 0, targets == 2], dim=1)
+    perfect = 40 * truth.float() - 20
+    task.check_outputs(perfect, targets)
+    assert task.loss(perfect, targets).item() == pytest.approx(0, abs=1e-5)
+    values = task.values(task.per_case(perfect, targets), MASKS)
+    assert values["dice"] == values["dice/whole"] == values["dice/core"] == 1
+    everywhere = task.per_case(torch.full_like(perfect, 9.0), targets)
+    assert task.chance == pytest.approx(everywhere["metric"].mean(), abs=1e-6)
+    core_only = perfect.clone()
+    core_only[:, 0] = perfect[:, 1]
+    per_class = task.per_case(core_only, targets)["score"].mean(0)
+    assert per_class[0] < 1 == per_class[1]
+    with pytest.raises(ConfigError, match=r"task.regions.core: there is no mask value 3; .* 1 to 2"):
+        task_of("segmentation", MASKS, regions={"core": (3,)})
+    with pytest.raises(ValueError, match="regions are for kind = 'segmentation'"):
+        TaskSettings(regions=REGIONS)
+
+
+@pytest.mark.parametrize("regions", [{}, REGIONS])
+def test_all_supervision_heads_are_trained_and_the_finest_predicts(regions: dict) -> None:
+    task = task_of("segmentation", MASKS, regions=regions)
+    targets = torch.from_numpy(MASKS)
+    generator = torch.Generator().manual_seed(0)
+    channels = len(task.classes)
+    fine, coarse = (torch.randn(12, channels, *size, generator=generator) for size in ((6, 5), (3, 2)))
+    alike = torch.randn(12, channels, 6, 5, generator=generator)
+
+    def alone(head: torch.Tensor) -> float:
+        return task.loss(head, targets).item()
+
+    two = task.loss([fine, coarse], targets).item()
+    assert two == pytest.approx((alone(fine) + 0.5 * alone(coarse)) / 1.5, rel=1e-5)
+    assert task.loss([coarse, fine], targets).item() == pytest.approx(two), "found by their size"
+    stacked = torch.stack([fine, alike], dim=1)
+    expected = (alone(fine) + 0.5 * alone(alike)) / 1.5
+    assert task.loss(stacked, targets).item() == pytest.approx(expected, rel=1e-5)
+    for outputs in ([coarse, fine], stacked, (fine, torch.zeros(1))):
+        task.check_outputs(outputs, targets)
+        judged = task.per_case(outputs, targets)
+        np.testing.assert_array_equal(judged["score"], task.per_case(fine, targets)["score"])
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "segmentation", "regression", "embedding"])
+def test_imitation_is_least_when_the_same_is_said(kind: str) -> None:
+    known = {"multilabel": LABELS, "regression": NUMBERS, "segmentation": MASKS}
+    task = task_of(kind, known.get(kind, np.arange(12) % 3), () if kind == "regression" else CLASSES)
+    shape = {"segmentation": (12, 3, 6, 5), "regression": (12, 1)}.get(kind, (12, 3))
+    told, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    assert task.imitation(told, told) < task.imitation(told + 0.5 * noise, told)
+
+
+class _Data:
+    def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        self.images, self.targets = images, targets
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def test_an_embedding_is_judged_by_a_probe_fitted_on_training_images() -> None:
+    task = task_of("embedding", np.arange(12) % 3)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 8, generator=generator)
+
+    def images(n: int, spread: float) -> _Data:
+        labels = torch.arange(n) % 3
+        return _Data(centres[labels] + spread * torch.randn(n, 8, generator=generator), labels)
+
+    train, val = images(60, 0.3), images(30, 0.3)
+    told = torch.nn.Linear(8, 4)
+    task.check_outputs(told(val.images), val.targets)
+    per_case = task.examine(told.eval(), val, train)
+    values = task.values(per_case, val.targets.numpy())
+    assert values["auc"] > 0.95
+    assert set(per_case) == {"loss", "score", "metric", "classes"}
+    nothing = task.examine(torch.nn.Linear(8, 4).eval(), images(30, 100.0), images(60, 100.0))
+    assert nothing["metric"].mean() < 0.8
+    with pytest.raises(RunError, match="needs the training images"):
+        task.examine(told, val)
+    with pytest.raises(NetworkError, match="an embedding needs"):
+        task.check_outputs(torch.zeros(12), torch.zeros(12))
+
+
+def test_the_contrastive_loss_draws_a_class_together() -> None:
+    task = task_of("embedding", np.arange(12) % 3)
+    targets = torch.tensor([0, 0, 1, 1])
+    together = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]], requires_grad=True)
+    apart = together.detach()[[0, 2, 1, 3]]
+    assert task.loss(together, targets) < task.loss(apart, targets)
+    alone = task.loss(together, torch.arange(4))
+    alone.backward()
+    assert alone == 0, "nothing to draw together"
+
+
+def half_right(model: torch.nn.Module, rung: str, seed: int) -> np.ndarray:
+    """Of twelve cases, one value each; better at the rung `full`."""
+    assert isinstance(model, torch.nn.Module)
+    return np.full(12, 0.5 + 0.25 * (rung == "full") + 0.001 * seed)
+
+
+def by_name(model: torch.nn.Module, rung: str, seed: int) -> dict[str, object]:
+    return {"metric": torch.linspace(0, 1, 12), "loss": np.ones(12), "dose": np.arange(12.0)}
+
+
+def wrong(model: torch.nn.Module, rung: str, seed: int) -> object:
+    return {
+        "short": np.zeros(5),
+        "nan": np.full(12, np.nan),
+        "text": "good",
+        "unnamed": {"loss": np.zeros(12)},
+        "wide": np.zeros((12, 2)),
+    }[rung]
+
+
+def custom(name: str, **settings: object) -> Task:
+    return make_task(
+        TaskSettings(evaluator=f"tests.test_tasks:{name}", **settings),  # type: ignore[arg-type]
+        some_splits("segmentation", 2),
+    )
+
+
+def test_an_evaluator_of_ones_own_is_asked_for_every_case() -> None:
+    task, data = (
+        custom("half_right", metric="quality", chance=0.25),
+        _Data(torch.zeros(12, 1), torch.zeros(12)),
+    )
+    per_case = task.examine(torch.nn.Identity(), data, rung="full", seed=10)
+    values = task.values(per_case, np.zeros(12))
+    assert values == pytest.approx({"quality": 0.76, "loss": 0.24})
+    assert (task.metric.name, task.chance, task.trains) == ("quality", 0.25, False)
+    named = custom("by_name")
+    per_case = named.examine(torch.nn.Identity(), data)
+    assert named.values(per_case, np.zeros(12)) == pytest.approx({"score": 0.5, "loss": 1, "dose": 5.5})
+    with pytest.raises(ConfigError, match="defines no loss: take a criterion"):
+        task.loss(torch.zeros(1), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("rung", "message"),
+    [
+        ("short", r"'metric' has shape \(5,\); 12 validation cases need 12 rows"),
+        ("nan", "'metric' holds values that are NaN"),
+        ("text", "'metric' is str; numbers are needed"),
+        ("unnamed", "returned loss; 'metric' is needed"),
+        ("wide", r"'metric' is \(12, 2\); one value per case"),
+    ],
+)
+def test_what_an_evaluator_returns_is_checked(rung: str, message: str) -> None:
+    data = _Data(torch.zeros(12, 1), torch.zeros(12))
+    with pytest.raises(ConfigError, match=message):
+        custom("wrong").examine(torch.nn.Identity(), data, rung=rung)
+    with pytest.raises(
+        ConfigError, match=r"task\.evaluator = .*: tests\.test_tasks has no 'wrongg'; did you mean"
+    ):
+        custom("wrongg")

@@ -13,7 +13,7 @@ from evaluators.augment import BatchStream
 from evaluators.data.splits import Kind, Splits, Subset
 from evaluators.dense import as_arrays, dense_weights, train_dense
 from evaluators.settings import NetworkSettings, ProxySettings, RecipeSettings, TaskSettings
-from evaluators.tasks import make_task
+from evaluators.tasks.factory import make_task
 from evaluators.training import (
     Normalisation,
     Tensors,
@@ -231,7 +231,7 @@ def test_measuring_uses_eval_mode_and_does_not_depend_on_the_batches(monkeypatch
     before = as_arrays(network)
     values, per_case = measure(network, data, task)
     assert same(as_arrays(network), before), "no batch statistics were updated"
-    monkeypatch.setattr("evaluators.training.MEASURE_BATCH", 7)
+    monkeypatch.setattr("evaluators.tasks.judged.LARGEST_BATCH", 7)
     again, per_case_again = measure(network, data, task)
     assert again == pytest.approx(values, rel=1e-5)
     np.testing.assert_allclose(per_case_again["score"], per_case["score"], rtol=1e-5)

@@ -96,7 +96,7 @@ def _without_duplicates(splits: Splits) -> Splits:
 
 
 def _check_limits(settings: DataSettings, splits: Splits) -> None:
-    if splits.kind == "segmentation":
+    if splits.kind != "classification":
         return
     for key in ("train_limit", "val_limit"):
         limit = getattr(settings, key)
@@ -107,6 +107,8 @@ def _check_limits(settings: DataSettings, splits: Splits) -> None:
 
 
 def _check_classes(splits: Splits) -> None:
+    if splits.kind not in ("classification", "segmentation"):
+        return
     for name, subset in (("train", splits.train), ("val", splits.val)):
         counts = subset.class_counts(len(splits.classes))
         if np.count_nonzero(counts) < 2:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-Kind: TypeAlias = Literal["classification", "segmentation"]
+Kind: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,8 @@ class Subset:
 
     Attributes:
         images: (n, channels, *spatial), uint8, or float32 for values that are no bytes.
-        targets: Class indices (n,) int64, or masks of class indices (n, *spatial) uint8.
+        targets: Class indices (n,) int64, labels (n, labels) uint8 of 0 and 1, masks of class indices
+            (n, *spatial) uint8, or numbers to predict (n,) float32.
         groups: Anonymous index of the patient, case or photograph of each image (n,) int64; None: unknown.
     """
 
@@ -46,8 +47,9 @@ class Subset:
     def limit(self, n: int, seed: int = 0) -> "Subset":
         """A stratified choice of `n` cases in their order; all of them if there are not more.
 
-        The strata are the classes, or for masks the quarters by foreground share. Every stratum gets its
-        share (largest remainder), and at least one case where `n` allows. The same for the same `seed`.
+        The strata are the classes, or quarters by number of labels, foreground share or number to
+        predict. Every stratum gets its share
+        (largest remainder), and at least one case where `n` allows. The same for the same `seed`.
         """
         if n >= len(self):
             return self
@@ -58,13 +60,18 @@ class Subset:
         return self.take(np.sort(np.concatenate(chosen)))
 
     def class_counts(self, n_classes: int) -> np.ndarray:
-        """Images per class, or pixels per class for masks: (n_classes,) int64."""
+        """Images per class or label, or pixels per class for masks: (n_classes,) int64; none for numbers."""
+        if self.targets.dtype.kind == "f":
+            return np.zeros(n_classes, dtype=np.int64)
+        if self.targets.ndim == 2:
+            return np.count_nonzero(self.targets, axis=0)
         return np.bincount(self.targets.ravel(), minlength=n_classes)
 
     def _strata(self) -> np.ndarray:
-        if self.targets.ndim == 1:
+        if self.targets.ndim == 1 and self.targets.dtype.kind != "f":
             return self.targets
-        share = np.array([np.count_nonzero(mask) for mask in self.targets])
+        numbers = self.targets.ndim == 1
+        share = self.targets if numbers else np.array([np.count_nonzero(target) for target in self.targets])
         rank = np.empty(len(share), dtype=np.int64)
         rank[np.argsort(share, kind="stable")] = np.arange(len(share))
         return rank * 4 // len(share)
@@ -81,7 +88,7 @@ class Splits:
         open_test: Reads the test images; raises DataError where there are none.
         n_test: Number of test images; 0: the source has none.
         classes: Names of the classes by index.
-        kind: What the targets are: a class per image, or a mask.
+        kind: What the targets are: a class per image, several labels, a mask, or a number.
         licence: Where known.
         duplicates_removed: Images taken out of train because they are in val, pixel for pixel.
     """

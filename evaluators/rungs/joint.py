@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from evaluators.dense import as_arrays, kept_weights
 from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
-from evaluators.tasks import main_output
+from evaluators.tasks.heads import main_output
 from evaluators.training import Normalisation, Progress, Tensors, batches, n_steps, resolve_device
 from evaluators.workload import Workload
 from spaces.errors import RunError
@@ -135,13 +134,13 @@ class JointTraining:
         outputs = self.network(images)
         loss = self._task.loss(outputs, targets)
         loss.backward()
-        told = main_output(outputs).detach()
+        told = main_output(outputs, images.ndim).detach()
         genomes = [random_widths(self._space, rng) for _ in range(RANDOM_WIDTHS)]
         for genome in (self._space.minimal, *genomes):
             kept = self._ranking.kept(self._space, genome)
             slice_ = cut(self.network, self._space, kept).train()
             answer = slice_(images)
-            imitated = imitation(main_output(answer), told, self._task.kind)
+            imitated = self._task.imitation(answer, told)
             truth = self._task.loss(answer, targets)
             ((1 - IMITATION) * truth + IMITATION * imitated).backward()
             self._give_back(slice_, kept)
@@ -169,20 +168,6 @@ def random_widths(space: ChannelSpace, rng: np.random.Generator) -> Genome:
     share = NARROWEST ** rng.uniform()
     shares = share * np.exp(SPREAD * rng.standard_normal(len(space.groups)))
     return space.clip(np.minimum(shares, 1.0) * np.array(space.dense))
-
-
-def imitation(outputs: torch.Tensor, told: torch.Tensor, kind: str) -> torch.Tensor:
-    """How far outputs are from what another network says, a scalar.
-
-    Cross-entropy between the classes' probabilities where outputs are logits of classes, else the mean
-    squared difference.
-    """
-    outputs, told = outputs.float(), told.float()
-    if kind not in ("classification", "segmentation"):
-        return F.mse_loss(outputs, told)
-    if outputs.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(outputs, torch.sigmoid(told))
-    return F.cross_entropy(outputs, torch.softmax(told, dim=1))
 
 
 def _rate(step: int, steps: int) -> float:
