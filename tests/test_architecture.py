@@ -77,7 +77,8 @@ def test_import_is_light(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["paretoprune", *PACKAGES, "evaluators.data", "search.store", "search.controllers"]
+    "name",
+    ["paretoprune", *PACKAGES, "evaluators.data", "evaluators.tasks", "search.store", "search.controllers"],
 )
 def test_public_names_resolve_and_are_sorted(name: str) -> None:
     module = importlib.import_module(name)
