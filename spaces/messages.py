@@ -47,7 +47,8 @@ class Outcome:
             (n,) and "metric" (n,), each case's share in the metric (their mean *is* the metric, and the
             standard error of a paired difference follows from their difference); "score" (n, k) holds the
             probabilities of the classes, Dice per class, or the predicted number; "classes" (n, k), where the
-            scores are not it already, each case's share in each class's measure (recall, or a label's AUC). Cases are known by index, never by patient.
+            scores are not it already, each case's share in each class's measure (recall, or a label's AUC).
+            Cases are known by index, never by patient.
         timings: Seconds by phase; "wall_s" is the whole evaluation.
         error: One line, unless complete.
     """
