@@ -27,6 +27,7 @@ class PruningSettings(Settings):
         "l1", description="how channels are ranked: l1, l2, bn_scale, fpgm, lamp, taylor, ..."
     )
     granularity: Granularity = Field("group", description="what one gene moves: a group, block or stage")
+    depth: bool = Field(False, description="whether residual branches may fall away as a whole")
     round_to: int | None = Field(None, ge=1, description="kept channels are multiples of this")
     ignore: tuple[str, ...] = Field((), description="modules to leave alone, by name or pattern")
     only: tuple[str, ...] = Field((), description="modules to prune, by name or pattern; default all")

@@ -18,6 +18,7 @@ class Genes:
     """
 
     def __init__(self, space: ChannelSpace) -> None:
+        self._space = space
         self.dense = np.array(space.dense, dtype=float)
         self._choices = [np.array(group.choices) for group in space.groups]
         self._edges = [(choices[1:] + choices[:-1]) / 2 for choices in self._choices]
@@ -31,18 +32,22 @@ class Genes:
         return (borders[1:] + borders[:-1]) / 2
 
     def nearest(self, kept: np.ndarray) -> np.ndarray:
-        """The nearest legal genomes: (n, n_groups) float -> (n, n_groups) int; of two the larger."""
+        """The nearest legal genomes: (n, n_groups) float -> (n, n_groups) int; of two the larger.
+
+        A group comes to nothing, where it may, below half of its least other choice; then its branch falls.
+        """
         columns = [
             choices[np.searchsorted(edges, column, side="right")]
             for choices, edges, column in zip(self._choices, self._edges, kept.T, strict=True)
         ]
-        return np.column_stack(columns)
+        return self._space.settled(np.column_stack(columns))
 
     def mutate(self, genome: Genome, rng: np.random.Generator, *, step: float = 0.5) -> Genome:
         """The genome with about one gene changed, at least one where any can be.
 
         A gene changes by a lognormal factor, the same in every octave of the kept count, and by one choice
-        where the factor would round to nothing.
+        where the factor would round to nothing. What falls with a group that comes to nothing falls; a group
+        that comes back brings back, with their least other choices, those without which it cannot be.
 
         Args:
             genome: Where to start.
@@ -57,11 +62,15 @@ class Genes:
         kept = np.array(genome)
         for gene in changed:
             kept[gene] = self.moved(gene, kept[gene], float(np.exp(step * rng.standard_normal())))
-        return tuple(kept.tolist())
+            for other, falling in enumerate(self._space.falls if kept[gene] else ()):
+                if gene in falling and not kept[other]:
+                    kept[other] = self._choices[other][1]
+        return tuple(self._space.settled(kept[None])[0].tolist())
 
     def everything(self) -> Iterator[Genome]:
         """Every genome, the most pruned first; for small spaces."""
-        return itertools.product(*(choices.tolist() for choices in self._choices))
+        genomes = itertools.product(*(choices.tolist() for choices in self._choices))
+        return (genome for genome in genomes if self._space.check(genome) == genome)
 
     def moved(self, gene: int, kept: int, factor: float) -> int:
         """The legal count nearest to `kept * factor`, but never `kept` itself where there is another."""

@@ -84,6 +84,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
         ignore=pruning.ignore,
         only=pruning.only,
         granularity=pruning.granularity,
+        depth=pruning.depth,
     )
     return splits, task, network, space
 

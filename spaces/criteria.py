@@ -205,9 +205,9 @@ def _lamp(material: Material) -> np.ndarray:
 def _fpgm(material: Material) -> np.ndarray:
     scores = Scores(material.space)
     for axis in material.space.axes:
-        if axis.tensor not in material.parameters:
+        tensor = material.parameters.get(axis.tensor)
+        if tensor is None or not tensor.numel():
             continue
-        tensor = material.parameters[axis.tensor]
         rows = tensor.movedim(axis.dim, 0).reshape(len(axis.units), -1)
         for units, positions in _by_group(material.space, axis):
             features = rows[positions.ravel()].reshape(len(units), -1)

@@ -78,7 +78,7 @@ class TiedSpace(ChannelSpace):
                 at, values = np.append(0.0, at), np.vstack([np.zeros(values.shape[1]), values])
             for column, index in enumerate(tie.groups):
                 expanded[:, index] = np.interp(counts[:, gene], at, values[:, column])
-        return expanded
+        return self.untied.settled(expanded)
 
     def constructor_arguments(self, genome: Sequence[int]) -> dict[str, Any]:
         """Arguments with which the network's own class builds the pruned network.
@@ -151,10 +151,31 @@ def tied(
         (*space.frozen, *(Frozen(name, reason) for name in whole)),
         space.axes,
         space.costs,
+        _falls(space, genes, ties),
         untied=space,
         ties=tuple(ties),
         constructor=constructor,
     )
+
+
+def _falls(
+    space: ChannelSpace, genes: Sequence[ChannelGroup], ties: Sequence[Tie]
+) -> tuple[tuple[int, ...], ...]:
+    """Per gene, the genes of which nothing is left where it keeps nothing."""
+    falls = []
+    for gene, tie in zip(genes, ties, strict=True):
+        genome = np.array([space.dense])
+        if gene.choices[0] == 0:
+            genome[0, list(tie.groups)] = tie.counts[0]
+        gone = space.settled(genome)[0] == 0
+        falls.append(
+            tuple(
+                i
+                for i, other in enumerate(ties)
+                if gone[list(other.groups)].all() and genes[i].choices[0] == 0
+            )
+        )
+    return tuple(falls) if any(falls) else ()
 
 
 def _choices(

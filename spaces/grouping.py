@@ -2,13 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array
 
 from spaces.channels import Ids, Partition
 from spaces.costs import CostModel, Form, Term
+from spaces.flow import falls_together
 from spaces.ledger import Ledger, Size
 from spaces.space import SIZE, Axis, ChannelGroup, ChannelSpace, Frozen
 from spaces.tracer import Tracer
@@ -68,8 +69,10 @@ def module_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def build_space(tracer: Tracer, partition: Partition, ledger: Ledger, chooser: Chooser) -> ChannelSpace:
-    """The space of a finished trace."""
+def build_space(
+    tracer: Tracer, partition: Partition, ledger: Ledger, chooser: Chooser, whole: Sequence[Ids] = ()
+) -> ChannelSpace:
+    """The space of a finished trace; groups that hold one of the ids in `whole` must keep something."""
     owners = Owners.of(tracer)
     found = list(_roles(_Vectors(tracer, ledger), partition, owners))
     lone = [int(role.components[0]) for role in found if len(role.components) == 1]
@@ -89,9 +92,37 @@ def build_space(tracer: Tracer, partition: Partition, ledger: Ledger, chooser: C
         return unit[np.where(ids >= 0, partition.label[ids], len(partition.frozen))]
 
     costs = _cost_model(tracer, ledger, groups, units_of)
-    return ChannelSpace(
-        groups, tuple(_frozen(tracer, partition, owners)), tuple(_axes(tracer, units_of)), costs
+    falls = _falls(tracer, groups, units_of, whole)
+    groups = tuple(
+        replace(group, choices=(0, *group.choices)) if falling else group
+        for group, falling in zip(groups, falls or [()] * len(groups), strict=True)
     )
+    frozen, axes = tuple(_frozen(tracer, partition, owners)), tuple(_axes(tracer, units_of))
+    return ChannelSpace(groups, frozen, axes, costs, falls)
+
+
+def _falls(
+    tracer: Tracer,
+    groups: Sequence[ChannelGroup],
+    units_of: Callable[[Ids], np.ndarray],
+    whole: Sequence[Ids],
+) -> tuple[tuple[int, ...], ...]:
+    if tracer.flow is None:
+        return ()
+    group_of = np.append(_group_of(groups), -1)  # the last: what is in no group
+
+    def composition(ids: Ids) -> tuple[frozenset[int], bool]:
+        found = set(np.unique(group_of[units_of(ids)]).tolist())
+        return frozenset(found - {-1}), -1 not in found
+
+    kept = (group for ids in whole for group in composition(ids)[0])
+    falls = falls_together(tracer.flow, len(groups), composition, kept)
+    return falls if any(falls) else ()
+
+
+def _group_of(groups: Sequence[ChannelGroup]) -> np.ndarray:
+    """The group of each unit."""
+    return np.repeat(np.arange(len(groups)), [group.units for group in groups])
 
 
 class _Vectors:
@@ -208,7 +239,7 @@ def _cost_model(
     groups: Sequence[ChannelGroup],
     units_of: Callable[[Ids], np.ndarray],
 ) -> CostModel:
-    group_of = np.repeat(np.arange(len(groups)), [group.units for group in groups])
+    group_of = _group_of(groups)
     forms: dict[bytes, Form] = {}
 
     def form(size: Size) -> Form | int:

@@ -58,9 +58,10 @@ def _layer_norm(reference: Reference, step: Step) -> Any:
     if bool(mask.all()):
         return None
     axes = list(range(-count, 0))
-    mean = (source * mask).sum(axes, keepdim=True) / mask.sum()
+    kept_positions = mask.sum().clamp(min=1)  # where nothing is kept, nobody reads what comes out
+    mean = (source * mask).sum(axes, keepdim=True) / kept_positions
     deviation = (source - mean) * mask
-    scale = (deviation.square().sum(axes, keepdim=True) / mask.sum() + step["eps"]).rsqrt()
+    scale = (deviation.square().sum(axes, keepdim=True) / kept_positions + step["eps"]).rsqrt()
     out = deviation * scale
     if step["weight"] is not None:
         out = out * step["weight"]
@@ -116,7 +117,7 @@ def randomised(name: str, tensor: Tensor, generator: torch.Generator, dtype: tor
     elif "var" in leaf or (isinstance(tensor, nn.Parameter) and tensor.ndim < 2):
         drawn = around_one
     elif isinstance(tensor, nn.Parameter):
-        drawn = normal * 1.4 / math.sqrt(tensor[0].numel())
+        drawn = normal * 1.4 / math.sqrt(max(1, tensor.numel() // max(1, len(tensor))))
     else:
         drawn = tensor.detach().cpu().double() * around_one
     return drawn.to(dtype)

@@ -5,6 +5,7 @@ the search process, which loads no torch.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from spaces.messages import Genome
 SIZE = "#size"  # ends the name of an axis that has no tensor: a module only states its length
 ROUND_TO = 8  # default multiple of channels, for groups of at least ROUND_FROM channels
 ROUND_FROM = 32
+_COUNTABLE = 20_000  # genomes of a space that are counted one by one, where branches may fall
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,15 @@ class ChannelSpace:
         frozen: What is not in any group, and why.
         axes: Where the units lie in the network's tensors; surgery and ranking read it.
         costs: Prices genomes.
+        falls: Per group, the groups (itself included) of a branch that keep nothing where it keeps nothing;
+            empty for those that must keep something. Without entries where no group may fall.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[Frozen, ...] = ()
     axes: tuple[Axis, ...] = field(default=(), repr=False)
     costs: CostModel = field(default=CostModel.compile(0, (), (), ()), repr=False)
+    falls: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def chain(
@@ -117,8 +122,12 @@ class ChannelSpace:
 
     @cached_property
     def size(self) -> int:
-        """Number of genomes, the dense one included."""
-        return math.prod(len(group.choices) for group in self.groups)
+        """Number of genomes; no more than a bound from above where branches may fall in a large space."""
+        product = math.prod(len(group.choices) for group in self.groups)
+        if not any(self.falls) or product > _COUNTABLE:
+            return product
+        genomes = np.array(list(itertools.product(*(group.choices for group in self.groups))))
+        return len(np.unique(self.settled(genomes), axis=0))
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -126,8 +135,8 @@ class ChannelSpace:
         return np.concatenate([[0], np.cumsum([group.units for group in self.groups])]).astype(np.int64)
 
     def sample(self, rng: np.random.Generator) -> Genome:
-        """A random genome: each gene uniform over its choices, independently."""
-        return tuple(group.choices[rng.integers(len(group.choices))] for group in self.groups)
+        """A random genome: each gene uniform over its choices, independently; then branches fall."""
+        return self._settle([group.choices[rng.integers(len(group.choices))] for group in self.groups])
 
     def uniform(self, ratio: float) -> Genome:
         """The genome that keeps about `ratio` of the units in every group.
@@ -137,7 +146,7 @@ class ChannelSpace:
         """
         if not 0 <= ratio <= 1:
             raise InputError(f"the kept ratio must lie within 0 and 1, not {ratio}")
-        return tuple(_nearest(group.choices, ratio * group.units) for group in self.groups)
+        return self._settle([_nearest(group.choices, ratio * group.units) for group in self.groups])
 
     def clip(self, genome: Sequence[float]) -> Genome:
         """The nearest legal genome, gene by gene; of two equally near choices the larger.
@@ -146,10 +155,12 @@ class ChannelSpace:
             InputError: The genome has another length than the space.
         """
         self._check_length(genome)
-        return tuple(_nearest(group.choices, value) for group, value in zip(self.groups, genome, strict=True))
+        return self._settle(
+            [_nearest(g.choices, value) for g, value in zip(self.groups, genome, strict=True)]
+        )
 
     def check(self, genome: Sequence[int]) -> Genome:
-        """The genome as a tuple of plain integers.
+        """The genome as a tuple of plain integers, in which branches have fallen (see `settled`).
 
         Raises:
             InputError: Another length than the space, or a value that is no legal choice of its group.
@@ -158,7 +169,20 @@ class ChannelSpace:
         for group, value in zip(self.groups, genome, strict=True):
             if value not in group.choices:
                 raise InputError(_complaint(group, value))
-        return tuple(int(value) for value in genome)
+        return self._settle(genome)
+
+    def settled(self, counts: np.ndarray) -> np.ndarray:
+        """Genomes (n, n_groups) in which nothing is kept of a branch of which some group keeps nothing.
+
+        What several genomes would stand for is one network, and has one genome: this one.
+        """
+        falling = [gene for gene, falls in enumerate(self.falls) if falls]
+        if not falling:
+            return counts
+        settled = counts.copy()
+        for gene in falling:
+            settled[np.ix_(counts[:, gene] == 0, self.falls[gene])] = 0
+        return settled
 
     def cost(self, genomes: Sequence[int] | Sequence[Sequence[int]] | np.ndarray) -> Costs:
         """Exact costs of one genome or of n genomes (n, n_groups); any kept counts from 0 to dense.
@@ -188,7 +212,7 @@ class ChannelSpace:
 
     def expand(self, counts: np.ndarray) -> np.ndarray:
         """Genomes as genomes of `fine`: (n, n_genes) -> (n, n_groups)."""
-        return counts
+        return self.settled(counts)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -212,6 +236,13 @@ class ChannelSpace:
         peak = self.costs.activation_bytes
         for array in (peak.forms, peak.products, peak.steps):
             yield array.astype("<f8").tobytes()
+        if any(self.falls):
+            yield repr(self.falls).encode()
+
+    def _settle(self, genome: Sequence[int]) -> Genome:
+        if any(self.falls):
+            genome = self.settled(np.array([genome]))[0].tolist()
+        return tuple(int(value) for value in genome)
 
     def _check_length(self, genome: Sequence[float]) -> None:
         if len(genome) != len(self.groups):

@@ -10,6 +10,7 @@ from spaces.attributes import update_attributes
 from spaces.clone import check_fit, clone_with
 from spaces.ranking import Ranking
 from spaces.space import SIZE, ChannelSpace
+from spaces.standins import replace_empty
 
 
 def prune(model: nn.Module, space: ChannelSpace, genome: Sequence[int], ranking: Ranking) -> nn.Module:
@@ -44,6 +45,8 @@ def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
 
     pruned = clone_with(model, slice_)
     update_attributes(model, pruned, stated)
+    if 0 in stated.values() or any(not len(positions) for of in cuts.values() for _, positions in of):
+        replace_empty(pruned, stated)
     return pruned
 
 

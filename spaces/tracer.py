@@ -15,10 +15,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from spaces.channels import ChannelGraph, Dims, Ids
 from spaces.clone import named_tensors
 from spaces.errors import RunError
+from spaces.flow import Flow
 from spaces.inputs import Call
 from spaces.ledger import Ledger, Size, sizes
 from spaces.metas import shape_of
 from spaces.rules import rule_for
+from spaces.standins import takes_nothing
 from spaces.step import Rule, Site, Step, bind
 
 
@@ -32,6 +34,7 @@ class Tracer(TorchDispatchMode):
         produced: Ids in the order in which operators produced them.
         stated: Ids whose number a module states, by its path.
         ledger: Where costs are written, in the pass that counts them.
+        flow: Where is written what each operator reads and writes, if someone wants to know.
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
         sites: The ambiguous reshapes met, with the ids that they split and the number of interpretations.
         path: The module that runs.
@@ -46,6 +49,7 @@ class Tracer(TorchDispatchMode):
         self.produced: list[Ids] = []
         self.stated: dict[str, Ids] = {}
         self.ledger: Ledger | None = None
+        self.flow: Flow | None = None
         self.decisions = dict(decisions or {})
         self.sites: dict[Site, tuple[Ids, int]] = {}
         self.path = ""
@@ -53,6 +57,7 @@ class Tracer(TorchDispatchMode):
         self._reshapes: dict[str, int] = {}
         self._dims = WeakTensorKeyDictionary()
         self._model = model
+        self._modules = dict(model.named_modules())
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self._names[id(tensor)] = name
@@ -65,7 +70,7 @@ class Tracer(TorchDispatchMode):
         return False
 
     def _fresh(self, name: str, dim: int, length: int) -> Ids | None:
-        if length == 1:
+        if length <= 1:
             return None  # nothing to choose from, and broadcasting needs no care
         return self.axes.setdefault((name, dim), self.graph.fresh(length))
 
@@ -75,9 +80,14 @@ class Tracer(TorchDispatchMode):
         self._reshapes.clear()
         if ledger is not None:
             ledger.own(tensor for _, tensor in named_tensors(self._model))
+        if self.flow is not None:
+            self.flow.begin(call.tensors)
         with torch.no_grad(), attention_unfused(), self._watched(), _NoFeatureDropout(), self:
             result = call(self._model)
-        return list(find_tensors(result))
+        tensors = list(find_tensors(result))
+        if self.flow is not None:
+            self.flow.end((tensor, self.dims(tensor)) for tensor in tensors)
+        return tensors
 
     def dims(self, tensor: Tensor) -> Dims:
         """The ids along each of the tensor's dimensions."""
@@ -126,6 +136,7 @@ class Tracer(TorchDispatchMode):
         return result
 
     def _follow(self, step: Step, rule: Rule | None) -> None:
+        read = [(tensor, self.dims(tensor)) for tensor in step.inputs] if self.flow is not None else []
         found: Sequence[Dims] = ()
         if step.inputs and rule is not None:
             try:
@@ -144,6 +155,9 @@ class Tracer(TorchDispatchMode):
             self._dims[tensor] = dims
         if self.ledger is not None:
             self.ledger.step(step.inputs, [(tensor, self.dims(tensor)) for tensor in step.outputs])
+        if self.flow is not None:
+            written = [(tensor, self.dims(tensor)) for tensor in step.outputs]
+            self.flow.step(read, written, takes_nothing(step.func, self._modules.get(self.path)))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

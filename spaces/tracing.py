@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spaces.channels import Ids
 from spaces.clone import clone_with
 from spaces.errors import InputError, NetworkError, RunError
+from spaces.flow import Flow
 from spaces.granularity import Granularity, check_granularity
 from spaces.grouping import Owners, build_space, module_of
 from spaces.inputs import Call, Example
@@ -32,6 +33,7 @@ def trace(
     ignore: Sequence[str] | str = (),
     only: Sequence[str] | str = (),
     granularity: Granularity = "group",
+    depth: bool = False,
     seed: int = 0,
 ) -> ChannelSpace:
     """Find out which channels of a network can go, together with what, and what the rest then costs.
@@ -50,6 +52,10 @@ def trace(
         ignore: Paths or patterns of modules whose output channels stay.
         only: Paths or patterns of the only modules whose output channels may go.
         granularity: "group", "block" or "stage": what a gene moves (see `coarsen`).
+        depth: Whether a branch may keep nothing where another way past it keeps the network alive: its
+            layers then give the constant of their biases, and all their work is gone. Off by default: such a
+            step is far larger than a few channels, and what it leaves needs fine-tuning before it can be
+            judged.
         seed: Of the weights, inputs and genomes that verification tries.
 
     Raises:
@@ -59,7 +65,11 @@ def trace(
     check_granularity(granularity)
     _check(model, round_to)
     search = _Search(
-        model, Call.of(example_input), Wishes.of(model, ignore, only), partial(choices, round_to=round_to)
+        model,
+        Call.of(example_input),
+        Wishes.of(model, ignore, only),
+        partial(choices, round_to=round_to),
+        depth,
     )
     space = search.trace()
     while verify and space.groups:
@@ -83,9 +93,11 @@ class _Search:
     call: Call
     wishes: Wishes
     chooser: Callable[[int, int], tuple[int, ...]]
+    depth: bool = False
     decisions: dict[Site, int] = field(default_factory=dict)
     settled: set[Site] = field(default_factory=set)
     bans: list[tuple[Ids, str]] = field(default_factory=list)
+    whole: list[Ids] = field(default_factory=list)
 
     def trace(self) -> ChannelSpace:
         """A space; where a new reading of a reshape froze all that it splits, the next one is taken."""
@@ -97,7 +109,14 @@ class _Search:
         return space
 
     def learn(self, space: ChannelSpace, guilty: Sequence[Guilt]) -> None:
-        """Read the reshapes that guilty groups go through in the next way; where none is left, freeze."""
+        """Read the reshapes that guilty groups go through in the next way; where none is left, freeze.
+
+        A group that fails when it keeps nothing only has to keep something from now on.
+        """
+        fallen = [guilt for guilt in guilty if guilt.empty]
+        if fallen:
+            self.whole += [_ids_of(self.tracer, space, guilt.group) for guilt in fallen]
+            return
         found = [_ids_of(self.tracer, space, guilt.group) for guilt in guilty]
         components = set(self.partition.label[np.concatenate(found)].tolist())
         sites = [site for site in self.tracer.sites if components & self._components(site)]
@@ -106,12 +125,12 @@ class _Search:
             self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
 
     def _trace_once(self) -> ChannelSpace:
-        self.tracer, ledger = _run(self.model, self.call, self.decisions)
+        self.tracer, ledger = _run(self.model, self.call, self.decisions, self.depth)
         _freeze_unused(self.tracer)
         for ids, reason in self.bans:
             self.tracer.graph.freeze(ids, reason)
         self.partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
-        return build_space(self.tracer, self.partition, ledger, self.chooser)
+        return build_space(self.tracer, self.partition, ledger, self.chooser, self.whole)
 
     def _read_otherwise(self, site: Site) -> bool:
         """Take the next interpretation, or the first again for good; whether there was another."""
@@ -140,16 +159,16 @@ def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
     return np.concatenate(held)
 
 
-def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[Tracer, Ledger]:
+def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int], depth: bool) -> tuple[Tracer, Ledger]:
     """Both passes on meta tensors, or on the CPU where the network needs values."""
     try:
-        return _passes(model, call, decisions, lambda tensor: tensor.detach().to("meta"))
+        return _passes(model, call, decisions, depth, lambda tensor: tensor.detach().to("meta"))
     except RunError:
         raise
     except Exception:  # whatever a network raises on tensors without values
         pass
     try:
-        return _passes(model, call, decisions, lambda tensor: tensor.detach().to("cpu", copy=True))
+        return _passes(model, call, decisions, depth, lambda tensor: tensor.detach().to("cpu", copy=True))
     except RunError:
         raise
     except Exception as error:
@@ -159,12 +178,17 @@ def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int]) -> tuple[T
 
 
 def _passes(
-    model: nn.Module, call: Call, decisions: Mapping[Site, int], move: Callable[[Tensor], Tensor]
+    model: nn.Module,
+    call: Call,
+    decisions: Mapping[Site, int],
+    depth: bool,
+    move: Callable[[Tensor], Tensor],
 ) -> tuple[Tracer, Ledger]:
     copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
     one, two = (call.with_batch(size).map(move) for size in (1, 2))
     with torch.random.fork_rng(devices=[]):
         tracer, ledger = Tracer(copied, decisions), Ledger()
+        tracer.flow = Flow() if depth else None
         _run_to_outputs(tracer, one, ledger)
         try:
             copied.train()

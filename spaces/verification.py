@@ -10,7 +10,7 @@ network accepts smaller images than the example's, it is verified on the smalles
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spaces.clone import clone_with
 from spaces.errors import NetworkError
 from spaces.inputs import Call, Example
+from spaces.messages import Genome
 from spaces.reference import Reference, randomised, silenced
 from spaces.space import ChannelSpace
 from spaces.surgery import cut
@@ -69,10 +70,11 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Guilt:
-    """A group that cannot be pruned as traced, and how it shows."""
+    """A group that cannot be pruned as traced, how it shows, and whether nothing was kept of it then."""
 
     group: int
     reason: str
+    empty: bool = False
 
 
 def verify(
@@ -90,12 +92,13 @@ def verify(
     prover = Prover(model, example_input, space.fine, seed)
     failures = []
     worst = 0.0
-    for kept in prover.trials(genomes):
+    trials = prover.trials(genomes)
+    for kept in trials:
         difference, reason = prover.compare(kept)
         worst = max(worst, difference)
         if reason:
             failures.append(Failure(kept, reason))
-    return Verification(1 + genomes, worst, tuple(failures))
+    return Verification(len(trials), worst, tuple(failures))
 
 
 def find_guilty(
@@ -110,7 +113,8 @@ def find_guilty(
     for kept in prover.trials(genomes=3):
         reason = prover.compare(kept)[1]
         if reason:
-            return prover.guilty(kept, reason)
+            guilty = prover.guilty(kept, reason)
+            return [replace(guilt, empty=not kept[prover.span(guilt.group)].any()) for guilt in guilty]
     return []
 
 
@@ -162,8 +166,9 @@ class Prover:
             ) from error
 
     def trials(self, genomes: int) -> list[np.ndarray]:
-        """Masks of kept units: the minimal genome and random ones, with random units."""
+        """Masks of kept units: the minimal genome, random ones, and some without branches; random units."""
         chosen = [self.space.minimal, *(self.space.sample(self.rng) for _ in range(genomes))]
+        chosen += self._fallen()
         masks = []
         for genome in chosen:
             kept = np.zeros(self.space.offsets[-1], dtype=bool)
@@ -171,6 +176,23 @@ class Prover:
                 kept[start + self.rng.permutation(group.units)[:count]] = True
             masks.append(kept)
         return masks
+
+    def _fallen(self) -> list[Genome]:
+        """Random genomes in which all branches of one depth of nesting keep nothing, for each depth."""
+        falls = self.space.falls
+        return [
+            self.space.check(
+                [
+                    0 if len(falls[i]) == size else int(self.rng.choice([n for n in group.choices if n]))
+                    for i, group in enumerate(self.space.groups)
+                ]
+            )
+            for size in sorted({len(falling) for falling in falls if falling})
+        ]
+
+    def span(self, group: int) -> slice:
+        """The units of a group."""
+        return slice(self.space.offsets[group], self.space.offsets[group + 1])
 
     def compare(self, kept: np.ndarray) -> tuple[float, str | None]:
         """Difference between pruned and silenced, relative to the largest output; and what is wrong."""
@@ -239,8 +261,7 @@ class Prover:
     def _only(self, kept: np.ndarray, groups: range) -> np.ndarray:
         mask = np.ones_like(kept)
         for group in groups:
-            span = slice(self.space.offsets[group], self.space.offsets[group + 1])
-            mask[span] = kept[span]
+            mask[self.span(group)] = kept[self.span(group)]
         return mask
 
     def _run(self, model: nn.Module, call: Call | None = None) -> list[Tensor]:

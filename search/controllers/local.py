@@ -81,5 +81,5 @@ def swap(space: ChannelSpace, genes: Genes, genome: Genome, rng: np.random.Gener
     rows = np.repeat(changed[None], len(choices), axis=0)
     rows[:, second] = choices
     before = octaves(space, np.array([genome]))[0]
-    best = tuple(rows[np.abs(octaves(space, rows) - before).argmin()].tolist())
+    best = space.check(rows[np.abs(octaves(space, rows) - before).argmin()].tolist())
     return best if best[second] != genome[second] and best[first] != genome[first] else None

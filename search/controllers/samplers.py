@@ -129,7 +129,7 @@ class OptunaController(SequentialController):
         self._number[genome] = number
 
     def _genome(self, params: Mapping[str, Any]) -> Genome:
-        return tuple(group.choices[params[group.name]] for group in self.space.groups)
+        return self.space.check([group.choices[params[group.name]] for group in self.space.groups])
 
     def _new_study(self) -> optuna.Study:
         directions = [StudyDirection.MINIMIZE] * len(self.objectives)
