@@ -36,7 +36,7 @@ class PruningSettings(Settings):
 class SearchSettings(Settings):
     """Who proposes candidates."""
 
-    controller: str = Field("nsga2", description="ladder, random, local, nsga2 or optuna:SAMPLER")
+    controller: str = Field("nsga2", description="ladder, random, local, nsga2, structured or optuna:SAMPLER")
     seed: int = Field(0, ge=0, lt=2**63)
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")

@@ -7,6 +7,7 @@ from evaluators.protocols import EvaluatorSpec, Pool
 from search.calibration import CHANCE, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
+from search.controllers.base import Yardstick
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.monitor import Monitor
@@ -168,6 +169,7 @@ def _run(
         config.search.seed,
         common_first(space),
         config.search.options,
+        yardstick=Yardstick(problem.task.chance, problem.splits.val.groups),
     )
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
     campaign = Campaign(

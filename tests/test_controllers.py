@@ -340,7 +340,7 @@ def test_replicates_count_as_one_genome_with_their_mean(name: str, options: dict
         ("nsga", {}, "there is no controller 'nsga'; did you mean 'nsga2'?"),
         ("optuna:tp", {}, "did you mean 'optuna:tpe'?"),
         ("optuna:", {}, "there is no controller 'optuna:'"),
-        ("xyzzy", {}, "known: ladder, local, nsga2, optuna:gp"),
+        ("xyzzy", {}, "known: ladder, local, nsga2"),
         ("optuna:cmaes", {}, "CMA-ES knows one objective only; use one of"),
         ("optuna:GRID", {}, "a grid over all channel groups"),
         ("nsga2", {"populaton": 8}, "no option 'populaton'; did you mean 'population'?"),

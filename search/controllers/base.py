@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,19 @@ from spaces.space import ChannelSpace
 
 _ENUMERABLE = 10_000  # genomes of a space that is searched for unasked ones by going through it
 _WALK = 16  # mutations tried before that
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What the measured figure of a campaign means.
+
+    Attributes:
+        chance: Its value for a network that knows nothing; None: not known.
+        patients: (cases,) patient of each validation case; None: each case is a patient.
+    """
+
+    chance: float | None = None
+    patients: np.ndarray | None = None
 
 
 class Controller(Protocol):

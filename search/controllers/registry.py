@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from search.controllers.base import Controller
+from search.controllers.base import Controller, Yardstick
 from spaces.errors import ConfigError, did_you_mean
 from spaces.messages import Genome
 from spaces.objectives import Objective
@@ -17,8 +17,10 @@ _OWN = {
     "ladder": "search.controllers.ladder:LadderController",
     "random": "search.controllers.random_search:RandomController",
     "nsga2": "search.controllers.nsga2:Nsga2Controller",
+    "structured": "search.controllers.structured.controller:StructuredController",
     "local": "search.controllers.local:LocalController",
 }
+_MODELLING = {"structured"}  # these take a yardstick
 _OPTUNA_HOME = "search.controllers.samplers:OptunaController"
 _SAMPLERS = {  # Optuna's multi-objective samplers: name here -> class there
     "gp": "GPSampler",
@@ -59,6 +61,7 @@ def make_controller(
     options: Mapping[str, Any] | None = None,
     *,
     proposals: Sequence[Genome] = (),
+    yardstick: Yardstick | None = None,
 ) -> Controller:
     """The controller of that name.
 
@@ -71,12 +74,15 @@ def make_controller(
         options: Settings of its own, as `population` of `nsga2` or Optuna's of its samplers.
         proposals: Genomes to ask right after the first ones, say from a prior. Every controller learns from
             what becomes of them as from its own: they join populations and enqueued trials.
+        yardstick: What the measured figure means, for controllers that model it.
 
     Raises:
         ConfigError: Unknown name, unknown option, or an option that cannot be used.
         InputError: A first genome or a proposal that is not legal.
     """
     make, fixed = _resolve(name, options or {})
+    if name in _MODELLING:
+        fixed["yardstick"] = yardstick or Yardstick()
     return make(space, objectives, seed, [*first, *proposals], **fixed)
 
 
@@ -85,6 +91,7 @@ def _resolve(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Contr
     if name in _OWN:
         make = _load(_OWN[name])
         known = [key for key, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        known = [key for key in known if key != "yardstick"]
         _check_options(name, options, known)
         return make, dict(options)
     sampler = name.removeprefix(OPTUNA)

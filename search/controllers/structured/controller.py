@@ -1,0 +1,159 @@
+"""Search by a model of damage: expected hypervolume improvement over what the model believes."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from search.controllers.base import SequentialController, Yardstick
+from search.controllers.sampling import StratifiedSampler
+from search.controllers.structured.candidates import Candidates, Predict
+from search.controllers.structured.evidence import Ledger
+from search.controllers.structured.improvement import expected_improvement
+from search.controllers.structured.model import DamageModel, Setting
+from search.controllers.structured.terms import Terms
+from spaces.errors import ConfigError
+from spaces.fronts import non_dominated
+from spaces.messages import Genome, Record
+from spaces.objectives import Objective
+from spaces.space import ChannelSpace
+
+_COSTS = ("flops", "params", "activation_bytes")
+_LEAST = 3  # networks beside dense before the model is asked
+_PATHS = 24
+_OFFSPRING = 160
+_STRANGERS = 4
+_ELITE = 16
+
+
+class StructuredController(SequentialController):
+    """Bayesian search with a structured prior: see `DamageModel`, `Terms` and `expected_improvement`.
+
+    Each ask maximises the expected growth of the hypervolume under the *believed* front, the posterior means
+    of what was measured, so that it does not chase the luckiest measurement. Trials under way count as if
+    they found what the model expects. With several costs, each ask looks at one of them in turn.
+
+    Args:
+        space: Where genomes come from.
+        objectives: Costs, and one measured figure.
+        seed: Decides every random choice.
+        first: Genomes to ask before own proposals.
+        yardstick: What the measured figure means.
+
+    Raises:
+        ConfigError: There is not exactly one measured figure, or no cost.
+    """
+
+    def __init__(
+        self,
+        space: ChannelSpace,
+        objectives: Sequence[Objective],
+        seed: int,
+        first: Sequence[Genome],
+        *,
+        yardstick: Yardstick,
+    ) -> None:
+        super().__init__(space, objectives, seed, first)
+        self._costs = [i for i, objective in enumerate(self.objectives) if objective.name in _COSTS]
+        measured = [i for i in range(len(self.objectives)) if i not in self._costs]
+        if len(measured) != 1 or not self._costs:
+            names = ", ".join(objective.name for objective in self.objectives)
+            raise ConfigError(
+                f"the controller 'structured' takes costs and one measured figure, not {names}; use nsga2"
+            )
+        self._measured_at = measured[0]
+        self._sampler = StratifiedSampler(space)
+        self._terms = Terms(space)
+        self._candidates = Candidates(space, self.genes)
+        self._ledger = Ledger(yardstick)
+        self._setting = Setting()
+        self._model: DamageModel | None = None
+        self._floor = 0.0
+        self._known = np.zeros((0, len(space.groups)))
+        self._pending: dict[Genome, None] = {}
+
+    def believed(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Posterior mean and standard deviation of the damage: (n,), (n,); None before there is a model.
+
+        The metric that the model believes is chance + (dense - chance) exp(-damage).
+        """
+        self._read_inbox()
+        model = self._current()
+        return None if model is None else model.predict(self._terms.features(np.array(genomes)))
+
+    def _note(self, record: Record) -> None:
+        super()._note(record)
+        losses = self._losses(record)
+        if record.complete and np.isfinite(losses).all():
+            name = self.objectives[self._measured_at].name
+            cases = record.outcome.per_case.get("loss" if name == "loss" else "metric")
+            shares = None if cases is None else np.asarray(cases, dtype=float)
+            self._ledger.add(record.trial.genome, -float(losses[self._measured_at]), shares)
+
+    def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
+        self._pending.pop(genome, None)
+        self._model = None
+
+    def _hand_out(self, genome: Genome) -> None:
+        super()._hand_out(genome)
+        self._pending[genome] = None
+
+    def _current(self) -> DamageModel | None:
+        if self._model is None:
+            evidence = self._ledger.evidence(self.space.dense)
+            if evidence is not None and len(evidence.genomes) >= _LEAST:
+                self._model = DamageModel(self._terms, evidence, self._setting)
+                self._setting, self._floor = self._model.setting, evidence.floor
+                self._known = evidence.genomes
+        return self._model
+
+    def _propose(self, rng: np.random.Generator) -> Genome | None:
+        model = self._current()
+        if model is None or len(self._asked) >= self.space.size:
+            return self._fresh(self._sampler.draw(rng), rng)
+        known = self._known
+        if waiting := [genome for genome in self._pending if genome != self.space.dense]:
+            model = model.expecting(self._terms.features(np.array(waiting)))
+            known = np.concatenate([known, np.array(waiting)])
+        predict = partial(_predict, self._terms, model)
+        front, octaves, retention = self._believed_front(predict, known)
+
+        def best(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Those that were never asked, the most promising first, and their expected improvement."""
+            rows = dict.fromkeys(map(tuple, genomes.tolist()))
+            new = np.array([genome for genome in rows if genome not in self._asked]).reshape(-1, len(known.T))
+            mean, sd = predict(new)
+            gain = expected_improvement(self._octaves(new), mean, sd, octaves, retention, self._floor)
+            order = np.argsort(-gain, kind="stable")
+            return new[order], gain[order]
+
+        children = self._candidates.offspring(front, _OFFSPRING, rng)
+        strangers = np.array([self._sampler.draw(rng) for _ in range(_STRANGERS)])
+        paths = self._candidates.paths(predict, _PATHS, rng)
+        pool, gains = best(np.concatenate([paths, children, strangers]))
+        if len(pool):
+            nearer, more = best(self._candidates.offspring(pool[:_ELITE], _OFFSPRING, rng))
+            if len(nearer) and more[0] > gains[0]:
+                pool, gains = nearer, more
+            if gains[0] > 0:
+                return tuple(pool[0].tolist())
+        return self._fresh(self._sampler.draw(rng), rng)
+
+    def _believed_front(
+        self, predict: Predict, known: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Genomes, octaves, retention of networks, dense too, that nothing cheaper is believed to beat."""
+        genomes = np.concatenate([np.array([self.space.dense]), known])
+        octaves = self._octaves(genomes)
+        retention = np.exp(-predict(genomes)[0])
+        front = non_dominated(np.column_stack([octaves, -retention]))
+        return genomes[front], octaves[front], retention[front]
+
+    def _octaves(self, genomes: np.ndarray) -> np.ndarray:
+        """log2(cost / dense cost) by the cost of this ask: (n, n_groups) -> (n,)."""
+        name = self.objectives[self._costs[self._n_asks % len(self._costs)]].name
+        return np.log2(getattr(self.space.cost(genomes), name) / self._dense_costs[name])
+
+
+def _predict(terms: Terms, model: DamageModel, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return model.predict(terms.features(genomes))

@@ -1,0 +1,160 @@
+"""The damage model: a Gaussian process over genomes, seen through exp(-damage) and honest noise."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from search.controllers.structured.evidence import Evidence
+from search.controllers.structured.terms import Features, Scales, Terms, weights
+
+CLIP = -np.log(0.02)
+"""Damage beyond which metrics no longer tell networks apart."""
+
+_GAIN = -0.7  # least damage at which the likelihood is linearised: the metric's margin doubled
+_STEPS = 6
+_STRIDE = 1.0  # most that damage moves in a step
+_MOST = 160  # networks that scales are chosen on
+_SWEEPS = 2
+_FACTORS = (1 / 3, 3.0)
+_LOOSENESS = 1.2  # prior standard deviation of the scales' natural logarithms
+_CENTRE = Scales()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the likelihood chooses.
+
+    Attributes:
+        scales: Of the prior.
+        spread: Of retention between repeats, relative to the first guess.
+    """
+
+    scales: Scales = _CENTRE
+    spread: float = 1.0
+
+    def likelier_by(self) -> float:
+        """Log density of the scales before any data, up to a constant."""
+        values = np.array([*vars(self.scales).values(), self.spread])
+        centre = np.array([*vars(_CENTRE).values(), 1.0])
+        return -0.5 * float(np.square(np.log(values / centre) / _LOOSENESS).sum())
+
+    def neighbours(self) -> list["Setting"]:
+        """One scale changed at a time."""
+        near = [replace(self, spread=self.spread * factor) for factor in _FACTORS]
+        for name, value in vars(self.scales).items():
+            near += [
+                replace(self, scales=replace(self.scales, **{name: value * factor})) for factor in _FACTORS
+            ]
+        return near
+
+
+class DamageModel:
+    """Posterior of the damage of any genome.
+
+    The metric is chance + (dense - chance) exp(-Z): the likelihood is Gaussian in the metric and is
+    linearised at the posterior mean, again and again (Laplace's approximation by Gauss-Newton steps). A
+    metric at or below chance then says that the damage is large, and not how large: its slope in Z vanishes,
+    which is what censoring at the clip means.
+
+    Args:
+        terms: The prior.
+        evidence: What was measured.
+        setting: Scales to start from; the likelihood improves on them.
+        tune: Whether it does.
+    """
+
+    def __init__(self, terms: Terms, evidence: Evidence, setting: Setting, *, tune: bool = True) -> None:
+        self._terms = terms
+        self._features = terms.features(evidence.genomes)
+        self._evidence = evidence
+        self.setting = setting
+        self.mean = np.clip(-np.log(np.maximum(evidence.retention, 0.02)), _GAIN, CLIP)
+        parts = terms.parts(self._features, self._features)
+        if tune:
+            self.setting = self._tuned(parts)
+        self._fit(parts)
+
+    def _fit(self, parts: np.ndarray) -> None:
+        prior = np.tensordot(weights(self.setting.scales), parts, axes=1)
+        base = self._terms.mean(self._features, self.setting.scales)
+        noise = self._noise()
+        for _ in range(_STEPS):
+            at = self.mean
+            targets, errors = _linearised(self._evidence.retention, noise, at)
+            root = np.linalg.cholesky(prior + errors)
+            pull = cho_solve((root, True), targets - base)
+            wanted = np.clip(base + prior @ pull, _GAIN, CLIP)
+            self.mean = at + np.clip(wanted - at, -_STRIDE, _STRIDE)
+            if np.abs(self.mean - at).max() < 0.01:
+                break
+        self._root, self._pull = root, pull
+        self._errors = errors
+
+    def predict(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean and standard deviation of the damage: (n,), (n,). O(n t^2) for t trials."""
+        scales = self.setting.scales
+        cross = self._terms.covariance(features, self._features, scales)
+        mean = self._terms.mean(features, scales) + cross @ self._pull
+        seen = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        variance = self._terms.variance(features, scales) - np.square(seen).sum(axis=0)
+        return mean, np.sqrt(np.maximum(variance, 1e-12))
+
+    def expecting(self, pending: Features) -> "DamageModel":
+        """The model when trials under way will find what it expects: the same means, less doubt near them."""
+        mean, _ = self.predict(pending)
+        told = len(self._features)
+        ahead = object.__new__(DamageModel)
+        ahead.__dict__.update(self.__dict__)
+        ahead._features = self._features.joined(pending)
+        scales = self.setting.scales
+        cross = self._terms.covariance(pending, self._features, scales)
+        own = self._terms.covariance(pending, pending, scales)
+        slopes = np.exp(-np.clip(mean, _GAIN, CLIP))
+        typical = float(np.median(np.diag(self._noise())))
+        own[np.diag_indices(len(own))] += typical / slopes**2
+        # Cholesky by blocks: what was told stays as it is.
+        lower = solve_triangular(self._root, cross.T, lower=True, check_finite=False).T
+        corner = np.linalg.cholesky(own - lower @ lower.T)
+        ahead._root = np.block([[self._root, np.zeros((told, len(own)))], [lower, corner]])
+        ahead._pull = np.concatenate([self._pull, np.zeros(len(own))])
+        return ahead
+
+    def _noise(self) -> np.ndarray:
+        noise = self._evidence.noise(self.setting.spread * self._evidence.spread)
+        noise[np.diag_indices(len(noise))] += 1e-6
+        return noise
+
+    def _tuned(self, parts: np.ndarray) -> Setting:
+        """The likeliest scales near those from before: coordinate steps on a grid."""
+        n = len(self.mean)
+        some = np.unique(np.linspace(0, n - 1, min(n, _MOST)).astype(int))
+        few = np.ix_(some, some)
+        parts = np.stack([part[few] for part in parts])
+        features = self._features.rows(some)
+        evidence, at = self._evidence, self.mean[some]
+
+        def likelihood(setting: Setting) -> float:
+            noise = evidence.noise(setting.spread * evidence.spread)[few]
+            noise[np.diag_indices(len(noise))] += 1e-6
+            targets, errors = _linearised(evidence.retention[some], noise, at)
+            covariance = np.tensordot(weights(setting.scales), parts, axes=1) + errors
+            root = np.linalg.cholesky(covariance)
+            gap = targets - self._terms.mean(features, setting.scales)
+            white = solve_triangular(root, gap, lower=True, check_finite=False)
+            return setting.likelier_by() - 0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
+
+        chosen, best = self.setting, likelihood(self.setting)
+        for _ in range(_SWEEPS):
+            tried = {setting: likelihood(setting) for setting in chosen.neighbours()}
+            winner = max(tried, key=lambda setting: tried[setting])
+            if tried[winner] <= best:
+                break
+            chosen, best = winner, tried[winner]
+        return chosen
+
+
+def _linearised(retention: np.ndarray, noise: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Damage that a straight exp(-Z) through `at` reads from the retention, and its noise: (n,), (n, n)."""
+    slopes = np.exp(-at)
+    return at + 1 - retention / slopes, noise / np.outer(slopes, slopes)

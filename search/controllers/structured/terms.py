@@ -1,0 +1,144 @@
+"""The damage model's prior: which shapes damage takes, as features and covariances of genomes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spaces.space import ChannelSpace
+
+_KNOTS = np.array([0.0, 0.25, 0.75, 1.5, 3.0])
+"""In octaves of the kept ratio. Between two knots a group's damage is a straight line; its slope is free."""
+
+_STEEPNESS = np.array([0.15, 0.2, 0.3, 0.6])
+"""Prior damage per octave on each piece when every group is pruned alike: mild pruning costs less."""
+
+_WHOLE = 0.7
+"""Share of a group's own variance that is its sensitivity as a whole; the rest bends its curve."""
+
+_LENGTH = 0.3
+"""Of the smooth rest, in root mean square pruning ratio."""
+
+_UNIT = 0.25
+"""Variance of couplings and rest at scale one and amplitude one: half of what ruins a network."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How much of each kind of damage the prior expects.
+
+    Attributes:
+        amplitude: Of all damage, relative to the prior mean's.
+        groups: Variance of a group's own slopes, relative to those that all have in common.
+        couplings: Variance of products between neighbouring groups.
+        rest: Variance of what is not additive at all.
+    """
+
+    amplitude: float = 1.0
+    groups: float = 3.0
+    couplings: float = 0.03
+    rest: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Of n genomes.
+
+    Attributes:
+        common: (n, n_pieces) prior damage on each piece, the mean over groups.
+        own: (n, n_groups * (1 + n_pieces)) the same of every group: as a whole, and by piece.
+        products: (n, n_pairs) of neighbouring pruning ratios.
+        ratios: (n, n_groups) pruning ratios over sqrt(n_groups).
+    """
+
+    common: np.ndarray
+    own: np.ndarray
+    products: np.ndarray
+    ratios: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.common)
+
+    def rows(self, index: np.ndarray) -> "Features":
+        """Those rows."""
+        return Features(self.common[index], self.own[index], self.products[index], self.ratios[index])
+
+    def joined(self, other: "Features") -> "Features":
+        """These rows, then the other's."""
+        return Features(*(np.concatenate([mine, vars(other)[name]]) for name, mine in vars(self).items()))
+
+
+class Terms:
+    """Additive ramps with common and own slopes, products of neighbours, and a smooth rest.
+
+    Damage is 0 for the dense network. Its prior mean rises with pruning in every group; each slope is
+    Gaussian and of free sign, so that a group whose mild pruning helps can be learnt.
+
+    Args:
+        space: Of the genomes.
+    """
+
+    def __init__(self, space: ChannelSpace) -> None:
+        self._dense = np.array(space.dense, dtype=float)
+        self._pairs = _neighbours(space)
+
+    def features(self, genomes: np.ndarray) -> Features:
+        """Everything the covariances need of some genomes: (n, n_groups) -> n rows."""
+        n_groups = len(self._dense)
+        octaves = -np.log2(np.maximum(np.asarray(genomes, dtype=float), 0.25) / self._dense)
+        widths = np.append(np.diff(_KNOTS)[:-1], np.inf)
+        ramps = np.clip(octaves[:, :, None] - _KNOTS[:-1], 0.0, widths) * _STEEPNESS / n_groups
+        by_piece = ramps.reshape(len(ramps), -1)
+        own = np.column_stack([np.sqrt(_WHOLE) * ramps.sum(axis=2), np.sqrt(1 - _WHOLE) * by_piece])
+        ratios = 1 - np.exp2(-octaves)
+        products = ratios[:, self._pairs[:, 0]] * ratios[:, self._pairs[:, 1]]
+        scale = np.sqrt(max(len(self._pairs), 1))
+        return Features(ramps.sum(axis=1), own, products / scale, ratios / np.sqrt(n_groups))
+
+    @staticmethod
+    def mean(features: Features, scales: Scales) -> np.ndarray:
+        """Prior mean of the damage: (n,)."""
+        return scales.amplitude * features.common.sum(axis=1)
+
+    @staticmethod
+    def parts(a: Features, b: Features) -> np.ndarray:
+        """Covariances of common, groups, couplings and rest at scale one: (4, n, m)."""
+        common, own, products = (
+            getattr(a, kind) @ getattr(b, kind).T for kind in ("common", "own", "products")
+        )
+        return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.ratios, b.ratios)])
+
+    def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
+        """Prior covariance of the damage: (n, m)."""
+        return np.tensordot(weights(scales), self.parts(a, b), axes=1)
+
+    @staticmethod
+    def variance(a: Features, scales: Scales) -> np.ndarray:
+        """Prior variance of the damage: (n,), the diagonal of `covariance`."""
+        squares = [np.square(part).sum(axis=1) for part in (a.common, a.own, _UNIT**0.5 * a.products)]
+        rest = _UNIT * (1 - np.square(_matern(np.linalg.norm(a.ratios, axis=1))))
+        return weights(scales) @ np.stack([*squares, rest])
+
+
+def weights(scales: Scales) -> np.ndarray:
+    """What each of `Terms.parts` counts: (4,)."""
+    return scales.amplitude**2 * np.array([1.0, scales.groups, scales.couplings, scales.rest])
+
+
+def _rest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A Matern 5/2 process held at 0 in the dense network: (n, g), (m, g) -> (n, m)."""
+    squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    of_dense = _matern(np.linalg.norm(a, axis=1))[:, None] * _matern(np.linalg.norm(b, axis=1))
+    return _matern(np.sqrt(np.maximum(squares, 0.0))) - of_dense
+
+
+def _matern(distance: np.ndarray) -> np.ndarray:
+    scaled = np.sqrt(5.0) * distance / _LENGTH
+    return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+
+
+def _neighbours(space: ChannelSpace) -> np.ndarray:
+    """Pairs of groups that meet in a module: (n_pairs, 2); successive ones where members tell nothing."""
+    members = [set(group.members) for group in space.groups]
+    near = [(i, j) for i in range(len(members)) for j in range(i + 1, min(i + 4, len(members)))]
+    pairs = [(i, j) for i, j in near if members[i] & members[j]]
+    return np.array(pairs or [(i, j) for i, j in near if j == i + 1], dtype=int).reshape(-1, 2)
