@@ -193,8 +193,8 @@ def folds_of(splits: Splits, n: int, seed: int) -> list[Splits]:
     whole = joined(splits.train, splits.val)
     rng = np.random.default_rng([seed, n])
     part = np.empty(len(whole), dtype=int)
-    for stratum in np.unique(whole._strata()):
-        members = rng.permutation(np.flatnonzero(whole._strata() == stratum))
+    for stratum in np.unique(whole.strata):
+        members = rng.permutation(np.flatnonzero(whole.strata == stratum))
         part[members] = (np.arange(len(members)) + rng.integers(n)) % n
     return [
         replace(

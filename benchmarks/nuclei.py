@@ -22,7 +22,7 @@ import torch
 
 from evaluators.networks import build_network
 from evaluators.tasks.factory import make_task
-from evaluators.training import Normalisation, measure, tune
+from evaluators.training import measure, tune
 from search.config import CampaignConfig, load_config
 from search.describe import versions
 from search.launch import launch
@@ -46,7 +46,7 @@ def tuned_on_test(problem: Problem, genomes: list[Genome]) -> list[np.ndarray]:
     config, splits, workload = problem.config, problem.splits, problem.workload
     network, _ = build_network(config.network)
     network.load_state_dict({name: torch.tensor(array) for name, array in workload.weights.items()})
-    normalisation = Normalisation.of(splits.train)
+    normalisation = splits.normalisation
     train, test_images = normalisation.apply(splits.train), splits.open_test()
     test = normalisation.apply(test_images)
     settings = config.proxy.model_copy(update={"epochs": TUNE_EPOCHS})

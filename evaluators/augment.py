@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from evaluators.data.tensors import PackedImages, as_packed
+
 SHIFT_SHARE = 1 / 14
 """Largest shift as a share of the image size: two pixels of 28."""
 
@@ -18,7 +20,7 @@ class BatchStream:
     there are fewer images than that, images repeat.
 
     Args:
-        images: (n, channels, *spatial), normalised.
+        images: (n, channels, *spatial); batches are normalised after they were moved.
         targets: (n,) or (n, *spatial); masks move with their images.
         batch_size: Images a batch; at most n.
         flip_axes: Spatial axes to mirror along at random; None: no augmentation at all.
@@ -27,14 +29,14 @@ class BatchStream:
 
     def __init__(
         self,
-        images: torch.Tensor,
+        images: PackedImages | torch.Tensor,
         targets: torch.Tensor,
         batch_size: int,
         flip_axes: tuple[int, ...] | None,
         seed: int,
     ) -> None:
         self.batch_size = batch_size if batch_size == 1 else max(2, min(batch_size, len(images)))
-        self._images, self._targets = images, targets
+        self._images, self._targets = as_packed(images), targets
         self._augment, self._flip_axes = flip_axes is not None, flip_axes or ()
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long)
@@ -58,13 +60,13 @@ class BatchStream:
         """Images and targets at these indices, mirrored and shifted; the edge fills what moves in."""
         spatial = self._images.shape[2:]
         where = self._pixels(spatial)
-        images = self._images[indices].flatten(2)
+        images = self._images.packed[indices].flatten(2)
         targets = self._targets[indices]
         channels = images.shape[1]
         moved = images.gather(2, where.unsqueeze(1).expand(-1, channels, -1)).view(-1, channels, *spatial)
         if targets.ndim == 1 + len(spatial):
             targets = targets.flatten(1).gather(1, where).view(-1, *spatial)
-        return moved, targets
+        return self._images.ready(moved), targets
 
     def _pixels(self, spatial: torch.Size) -> torch.Tensor:
         """For every image and pixel, the flat index of the pixel that goes there: (batch, pixels)."""

@@ -18,7 +18,7 @@ from evaluators.networks import code_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.settings import NetworkSettings, RecipeSettings
-from evaluators.training import Normalisation, Progress, check_network, resolve_device, tune
+from evaluators.training import Progress, check_network, resolve_device, tune
 
 PROCEDURE = 1
 """Raise it with every change after which training gives other weights."""
@@ -96,7 +96,7 @@ def train_dense(
 ) -> nn.Module:
     """A trained copy of the network, on the CPU and in eval mode; see `dense_weights`."""
     where = resolve_device(device)
-    data = Normalisation.of(splits.train).apply(splits.train, where)
+    data = splits.normalisation.apply(splits.train, where)
     trained = copy.deepcopy(network).to(where)
     check_network(trained, data, task)
     with pinned_threads(recipe.threads):  # the same weights whatever the number of cores

@@ -8,7 +8,7 @@ from evaluators.identity import seed_of
 from evaluators.rungs.bench import Bench
 from evaluators.rungs.table import find_rung
 from evaluators.tasks.factory import make_task
-from evaluators.training import Normalisation, check_network, measure, resolve_device
+from evaluators.training import check_network, measure, resolve_device
 from spaces.messages import Outcome, Trial
 from spaces.surgery import prune
 
@@ -29,7 +29,7 @@ class NetworkEvaluator:
         self._task = make_task(workload.task, workload.splits)
         device = resolve_device(workload.proxy.device)
         splits, limit = workload.splits, workload.proxy.train_limit
-        normalisation = Normalisation.of(splits.train)
+        normalisation = splits.normalisation
         train = normalisation.apply(splits.train, device)
         self._val = normalisation.apply(splits.val, device)
         self._bench = Bench(

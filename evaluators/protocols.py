@@ -16,6 +16,8 @@ from spaces.objectives import Objective
 if TYPE_CHECKING:
     import torch
 
+    from evaluators.data.tensors import PackedImages
+
 
 class Evaluator(Protocol):
     """Turns trials into outcomes, one at a time."""
@@ -86,11 +88,11 @@ class Pool(Protocol):
 
 
 class Images(Protocol):
-    """Normalised images (n, channels, *spatial) float32 and their targets, on one device."""
+    """Images (n, channels, *spatial) that are normalised when indexed, and their targets, on one device."""
 
     @property
-    def images(self) -> "torch.Tensor":
-        """What goes into the network."""
+    def images(self) -> "torch.Tensor | PackedImages":
+        """What goes into the network: index it, or `split` it into batches."""
         ...
 
     @property

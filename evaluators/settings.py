@@ -3,9 +3,10 @@
 `search.config` composes them with the search's own into a campaign.
 """
 
+import re
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -24,18 +25,71 @@ class NetworkSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Which images."""
+    """Which images, and what is done to them before a network sees them."""
 
-    source: str = Field(description="medmnist:NAME, npz:PATH, phantom:classification or phantom:segmentation")
+    source: str | tuple[str, ...] = Field(
+        description="medmnist:NAME, npz:PATH, folder:, decathlon:, nnunet: or dicom:PATH, phantom:KIND; "
+        "several are joined, split by split"
+    )
     train_limit: int | None = Field(
         None, ge=1, description="use at most this many training cases, stratified"
     )
     val_limit: int | None = Field(
         None, ge=1, description="use at most this many validation cases, stratified"
     )
+    normalise: Literal["zscore", "unit", "symmetric", "percentile", "case", "none"] = Field(
+        "zscore", description="what the network expects: training mean and deviation, 0 to 1, -1 to 1, ..."
+    )
+    shares: tuple[float, float, float] = Field(
+        (0.7, 0.15, 0.15), description="of train, val, test where the source is not split; by patient"
+    )
+    split_seed: int = Field(0, ge=0, description="of splits that the source does not have")
+    patient: str | None = Field(
+        None, description="regular expression whose first group in a file's name is the patient"
+    )
+    size: tuple[int, ...] | None = Field(
+        None, description="images are resized to this; volumes of known spacing cropped or padded"
+    )
+    spacing: tuple[float, ...] | None = Field(None, description="volumes are resampled to this, in mm")
+    patch: tuple[int, ...] | None = Field(None, description="size of the patches of volumes with masks")
+    patches: int = Field(4, ge=1, description="patches a volume, half of them on foreground")
     options: dict[str, Any] = Field(
         default_factory=dict, description="options of the source, as phantom sizes"
     )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """One or several."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    @field_validator("shares")
+    @classmethod
+    def _adds_up(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(shares) < 0 or shares[0] <= 0 or shares[1] <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError("shares of train, val and test must add up to 1, and only test may be 0")
+        return shares
+
+    @field_validator("source", "size", "spacing", "patch")
+    @classmethod
+    def _is_usable(cls, given: Any) -> Any:
+        if given is not None and not given:
+            raise ValueError("the list is empty; leave it out")
+        numbers = given if isinstance(given, tuple) and not isinstance(given[0], str) else None
+        if numbers and (not 2 <= len(numbers) <= 3 or min(numbers) <= 0):
+            raise ValueError("two or three positive numbers are needed")
+        return given
+
+    @field_validator("patient")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError("put the patient's part between parentheses, as ^([^_]+)_")
+        return pattern
 
 
 class TaskSettings(Settings):

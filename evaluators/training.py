@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from torch import nn
 
 from evaluators.augment import BatchStream
-from evaluators.data.splits import Subset
+from evaluators.data.normalisation import Normalisation as Normalisation
+from evaluators.data.tensors import Tensors
 from evaluators.protocols import Task
 from evaluators.settings import ProxySettings, RecipeSettings
 from spaces.errors import ConfigError, NetworkError, RunError
@@ -22,57 +22,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 WARM_UP_SHARE = 0.1
 CHECK_EVERY = 20
 """Steps between two looks at the loss; every look waits for the device."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tensors:
-    """Normalised images (n, channels, *spatial) float32 and their targets, on one device."""
-
-    images: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation per channel; a constant channel has the deviation 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, subset: Subset) -> "Normalisation":
-        """Over all pixels of these images, in float64, in chunks."""
-        channels = subset.images.shape[1]
-        sums, squares = np.zeros(channels), np.zeros(channels)
-        for start in range(0, len(subset), 256):
-            chunk = subset.images[start : start + 256].astype(np.float64)
-            axes = (0, *range(2, chunk.ndim))
-            sums += chunk.sum(axis=axes)
-            squares += np.square(chunk).sum(axis=axes)
-        count = subset.images.size / channels
-        mean = sums / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
-
-    def apply(self, subset: Subset, device: torch.device | str = "cpu") -> Tensors:
-        """The subset as tensors; the arrays may be read-only and are not kept."""
-        images = torch.empty(subset.images.shape, dtype=torch.float32)
-        column = (-1, *[1] * (images.ndim - 2))
-        values = images.numpy()  # the same memory: nothing of the arrays' alignment stays
-        np.subtract(subset.images, np.array(self.mean, dtype=np.float32).reshape(column), out=values)
-        values /= np.array(self.std, dtype=np.float32).reshape(column)
-        targets = torch.empty(subset.targets.shape, dtype=_target_type(subset.targets))
-        targets.numpy()[...] = subset.targets
-        return Tensors(images.to(device), targets.to(device))
-
-
-def _target_type(targets: np.ndarray) -> torch.dtype:
-    if targets.dtype.kind == "f":
-        return torch.float32
-    return torch.long if targets.ndim == 1 else torch.uint8
 
 
 def resolve_device(name: str) -> torch.device:

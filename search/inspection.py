@@ -14,7 +14,7 @@ from torch import nn
 from evaluators.data.splits import Splits
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
-from evaluators.training import Normalisation, Tensors, measure, n_steps, resolve_device, tune
+from evaluators.training import Tensors, measure, n_steps, resolve_device, tune
 from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network
@@ -180,7 +180,7 @@ class _Stopwatch:
     def __init__(self, config: CampaignConfig, splits: Splits, task: Task) -> None:
         self._proxy, self._task = config.proxy, task
         self._device = resolve_device(config.proxy.device)
-        normalisation = Normalisation.of(splits.train)
+        normalisation = splits.normalisation
         size = min(config.proxy.batch_size, len(splits.train))
         few = min(32, len(splits.val))
         self._train = normalisation.apply(splits.train.take(range(size)), self._device)

@@ -16,7 +16,7 @@ from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.rungs.joint import shared_weights
 from evaluators.tasks.factory import make_task
-from evaluators.training import Normalisation, batches, check_network, measure, resolve_device
+from evaluators.training import batches, check_network, measure, resolve_device
 from evaluators.workload import Workload
 from search.config import CampaignConfig
 from search.controllers.registry import check_controller, make_controller
@@ -75,7 +75,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
     splits = load_splits(config.data)
     task = make_task(config.task, splits)
     network, _ = build_network(config.network, seed=config.recipe.seed)
-    check_network(network, Normalisation.of(splits.train).apply(splits.val.take(range(2))), task)
+    check_network(network, splits.normalisation.apply(splits.val.take(range(2))), task)
     pruning = config.pruning
     space = trace(
         network,
@@ -144,7 +144,7 @@ def make_workload(
     weights = _weights(config, network, splits, task, artifacts, monitor)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     device = resolve_device(config.proxy.device)
-    normalisation = Normalisation.of(splits.train)
+    normalisation = splits.normalisation
     val = normalisation.apply(splits.val, device)
     train = normalisation.apply(splits.train, device) if task.kind == "embedding" else None
     with pinned_threads(config.proxy.threads):

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluators.data.dividing import divide
 from evaluators.data.splits import Subset
-from spaces.errors import DataError
+from spaces.errors import ConfigError, DataError
 from tests.data_files import arrays, leave, load, masked, save
 
 
@@ -232,3 +234,83 @@ def test_description_is_json_without_paths(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
     assert tmp_path.name not in text
     assert splits.describe()["sizes"] == {"train": 12, "val": 6, "test": 6}
+
+
+# --- folds and preprocessing
+
+
+def test_folds_keep_patients_together_and_classes_even() -> None:
+    content = arrays((40, 20, 5), (4, 4))
+    content["train_patient"], content["val_patient"] = np.arange(40) // 4, 50 + np.arange(20) // 4
+    content["test_patient"] = np.arange(100, 105)
+    splits = load(save(content))
+    folds = [splits.fold(k, 3) for k in range(3)]
+    seen = np.concatenate([fold.val.images for fold in folds])
+    whole = np.concatenate([splits.train.images, splits.val.images])
+    assert sorted(image.tobytes() for image in seen) == sorted(image.tobytes() for image in whole)
+    for fold in folds:
+        assert fold.train.groups is not None
+        assert fold.val.groups is not None
+        assert not set(fold.train.groups) & set(fold.val.groups)
+        assert len(fold.train) + len(fold.val) == 60
+        assert 16 <= len(fold.val) <= 24
+        assert abs(int(np.diff(fold.val.class_counts(2))[0])) <= 2
+    assert splits.fold(1, 3).fingerprint == folds[1].fingerprint != folds[0].fingerprint
+    with pytest.raises(ConfigError, match="has 15 patients; use 2 to 15 folds"):
+        splits.fold(0, 16)
+
+
+def test_a_fold_does_not_train_on_copies_of_its_val() -> None:
+    content = arrays((12, 6, 6))
+    content["train_images"][1] = content["train_images"][0]
+    splits = load(save(content))
+    sizes = [(len(fold.train), len(fold.val)) for fold in (splits.fold(k, 18) for k in range(18))]
+    assert sizes.count((16, 1)) == 2
+    assert sizes.count((17, 1)) == 16
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=3, max_size=30),
+    shares=st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.5), (0.34, 0.33, 0.33)]),
+    seed=st.integers(0, 99),
+)
+def test_division_respects_patients_and_shares(sizes: list[int], shares: tuple, seed: int) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    strata = np.arange(len(groups)) % 2
+    part = divide(strata, groups, shares, seed)
+    assert all(len(set(part[groups == patient])) == 1 for patient in range(len(sizes)))
+    assert set(part) == set(range(len(shares)))
+    assert np.array_equal(part, divide(strata, groups, shares, seed))
+
+
+def test_duplicates_are_found_across_number_formats_and_in_test() -> None:
+    content = arrays()
+    content["val_images"] = content["val_images"].astype(np.float32) + 0.5
+    content["val_images"][0] = content["train_images"][3]  # val as a whole is float32, train uint8
+    content["train_images"][5] = content["test_images"][2]
+    assert load(save(content)).duplicates_removed == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "low", "high"), [("unit", 0.0, 1.0), ("symmetric", -1.0, 1.0), ("none", 0.0, 255.0)]
+)
+def test_normalisation_of_bytes_is_what_the_mode_says(mode: str, low: float, high: float) -> None:
+    content = arrays()
+    content["train_images"][0, 0, :2] = 0, 255
+    splits = load(save(content), normalise=mode)
+    seen = splits.normalisation.apply(splits.train).images
+    assert (float(seen[0].min()), float(seen[0].max())) == (low, high)
+    assert seen.packed.dtype == torch.uint8
+    assert splits.describe()["normalisation"]["mode"] == mode
+    assert splits.fingerprint != load(save(content)).fingerprint
+
+
+def test_percentiles_clip_what_is_far_out() -> None:
+    content = arrays()
+    content["train_images"] = content["train_images"].astype(np.float32)
+    content["train_images"][0, 0, 0] = 900_000
+    splits = load(save(content), normalise="percentile")
+    assert splits.normalisation.high is not None
+    assert splits.normalisation.high[0] < 300
+    assert float(splits.normalisation.apply(splits.train).images[:].max()) < 3
+    assert float(splits.normalisation.apply(splits.val).images[:].mean().abs()) < 0.3

@@ -133,7 +133,7 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
             change(train_images=lambda x: x[:6], train_labels=lambda x: x[:6])
             | {"val_images": arrays()["train_images"][:6]}
         ),
-        r"all training images are in val too",
+        r"all training images are in val or test too",
     ),
     "labels and masks": (
         lambda: change() | {"train_masks": np.zeros((12, 8, 8), np.uint8)},

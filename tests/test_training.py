@@ -173,11 +173,12 @@ def test_normalised_training_images_have_mean_zero_and_deviation_one_per_channel
     images.setflags(write=False)
     subset = Subset(images, np.zeros(600, dtype=np.int64))
     data = Normalisation.of(subset).apply(subset)
-    assert data.images.dtype == torch.float32
-    mean, std = data.images.mean((0, 2, 3)), data.images.std((0, 2, 3), correction=0)
+    seen = data.images[:]
+    assert seen.dtype == torch.float32
+    mean, std = seen.mean((0, 2, 3)), seen.std((0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(std, torch.tensor([1.0, 1.0, 0.0]), atol=1e-5, rtol=0)
-    data.images.add_(1)  # its own memory: the array stays
+    seen.add_(1)  # its own memory: the array stays
     assert images[0, 2, 0, 0] == 7
 
 

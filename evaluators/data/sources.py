@@ -1,5 +1,6 @@
 """Sources of images by URI-like name (`scheme:rest`), and what is done to all of them alike."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from evaluators.data import medmnist, npz, phantoms
-from evaluators.data.splits import Splits
+from evaluators.data.splits import Splits, isin_images
 from evaluators.settings import DataSettings, Settings
 from spaces.errors import ConfigError, DataError, did_you_mean
 
@@ -46,15 +47,16 @@ def load_splits(settings: DataSettings) -> Splits:
         ConfigError: The source or one of its options is unknown.
         DataError: The images cannot be had or cannot be used.
     """
-    scheme, colon, rest = settings.source.partition(":")
+    [given] = settings.sources
+    scheme, colon, rest = given.partition(":")
     if scheme not in SOURCES:
         hint = did_you_mean(scheme, SOURCES) if colon else f"write one of {', '.join(source_names())}"
-        raise ConfigError(f"data.source = {settings.source!r}: no such kind of source; {hint}")
+        raise ConfigError(f"data.source = {given!r}: no such kind of source; {hint}")
     if not rest:
-        raise ConfigError(f"data.source = {settings.source!r}: write it as {SOURCES[scheme].usage}")
+        raise ConfigError(f"data.source = {given!r}: write it as {SOURCES[scheme].usage}")
     source = SOURCES[scheme]
-    options = _options(source.options(rest), settings.options, settings.source)
-    splits = _without_duplicates(source.load(rest, options))
+    options = _options(source.options(rest), settings.options, given)
+    splits = replace(_without_duplicates(source.load(rest, options)), normalise=settings.normalise)
     _check_limits(settings, splits)
     splits = replace(
         splits,
@@ -81,14 +83,16 @@ def _options(model: type[Settings], given: Mapping[str, Any], source: str) -> Se
 
 
 def _without_duplicates(splits: Splits) -> Splits:
-    """Take out of train whatever is in val, pixel for pixel: val stays as it is, it is what others report."""
-    in_val = {image.tobytes() for image in splits.val.images}
-    keep = np.array([image.tobytes() not in in_val for image in splits.train.images])
+    """Take out of train whatever is in val or test, value for value: what others report stays as it is."""
+    elsewhere = [splits.val.images]
+    with contextlib.suppress(DataError):  # test images that cannot be used are told of when they are opened
+        elsewhere.append(splits.open_test().images)
+    keep = ~isin_images(splits.train.images, elsewhere)
     if keep.all():
         return splits
     if not keep.any():
         raise DataError(
-            f"{splits.name}: all training images are in val too; the splits must be different images"
+            f"{splits.name}: all training images are in val or test too; the splits must be different images"
         )
     return replace(
         splits, train=splits.train.take(np.flatnonzero(keep)), duplicates_removed=int((~keep).sum())

@@ -1,12 +1,16 @@
 """What every source of images turns into: three splits of images with their targets."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+
+from evaluators.data.dividing import divide, quarters, quotas
+from evaluators.data.normalisation import Mode, Normalisation
+from spaces.errors import ConfigError, DataError
 
 Kind: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression"]
 
@@ -17,8 +21,8 @@ class Subset:
 
     Attributes:
         images: (n, channels, *spatial), uint8, or float32 for values that are no bytes.
-        targets: Class indices (n,) int64, labels (n, labels) uint8 of 0 and 1, masks of class indices
-            (n, *spatial) uint8, or numbers to predict (n,) float32.
+        targets: By kind. classification: class indices (n,) int64. multilabel: 0 or 1 per class (n, k) uint8.
+            segmentation: class indices (n, *spatial) uint8. regression: (n,) float32.
         groups: Anonymous index of the patient, case or photograph of each image (n,) int64; None: unknown.
     """
 
@@ -54,27 +58,39 @@ class Subset:
         if n >= len(self):
             return self
         rng = np.random.default_rng([seed, n])
-        strata = [np.flatnonzero(self._strata() == stratum) for stratum in np.unique(self._strata())]
-        quotas = _quotas(np.array([len(members) for members in strata]), n)
-        chosen = [rng.permutation(members)[:quota] for members, quota in zip(strata, quotas, strict=True)]
+        strata = [np.flatnonzero(self.strata == stratum) for stratum in np.unique(self.strata)]
+        sizes = quotas(np.array([len(members) for members in strata]), n)
+        chosen = [rng.permutation(members)[:quota] for members, quota in zip(strata, sizes, strict=True)]
         return self.take(np.sort(np.concatenate(chosen)))
 
     def class_counts(self, n_classes: int) -> np.ndarray:
-        """Images per class or label, or pixels per class for masks: (n_classes,) int64; none for numbers."""
+        """Images per class, or pixels per class for masks: (n_classes,) int64; all zero for regression."""
         if self.targets.dtype.kind == "f":
             return np.zeros(n_classes, dtype=np.int64)
         if self.targets.ndim == 2:
-            return np.count_nonzero(self.targets, axis=0)
+            return self.targets.sum(axis=0, dtype=np.int64)
         return np.bincount(self.targets.ravel(), minlength=n_classes)
 
-    def _strata(self) -> np.ndarray:
-        if self.targets.ndim == 1 and self.targets.dtype.kind != "f":
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """What a fair choice keeps in proportion (n,): class, rarest label, quarter by size or value."""
+        if self.targets.dtype.kind == "f":
+            return quarters(self.targets)
+        if self.targets.ndim == 1:
             return self.targets
-        numbers = self.targets.ndim == 1
-        share = self.targets if numbers else np.array([np.count_nonzero(target) for target in self.targets])
-        rank = np.empty(len(share), dtype=np.int64)
-        rank[np.argsort(share, kind="stable")] = np.arange(len(share))
-        return rank * 4 // len(share)
+        if self.targets.ndim == 2:
+            common = self.targets.sum(axis=0)
+            rarest = np.where(self.targets > 0, common, common.max(initial=0) + 1).argmin(axis=1)
+            return np.where(self.targets.any(axis=1), rarest, -1)
+        return quarters(np.array([np.count_nonzero(mask) for mask in self.targets]))
+
+    def joined(self, other: "Subset") -> "Subset":
+        """These cases, then those of the other; patients with the same index are the same."""
+        images = np.concatenate([self.images, other.images])
+        targets = np.concatenate([self.targets, other.targets])
+        if self.groups is None or other.groups is None:
+            return Subset(images, targets)
+        return Subset(images, targets, np.concatenate([self.groups, other.groups]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +104,11 @@ class Splits:
         open_test: Reads the test images; raises DataError where there are none.
         n_test: Number of test images; 0: the source has none.
         classes: Names of the classes by index.
-        kind: What the targets are: a class per image, several labels, a mask, or a number.
+        kind: What the targets are; see `Subset`.
         licence: Where known.
-        duplicates_removed: Images taken out of train because they are in val, pixel for pixel.
+        duplicates_removed: Images taken out of train because they, or their patient, are in val or test.
+        normalise: How intensities become what the network expects; see `Normalisation`.
+        regions: For overlapping regions of masks: name -> the class indices that make it up.
     """
 
     name: str
@@ -102,6 +120,8 @@ class Splits:
     kind: Kind
     licence: str | None = None
     duplicates_removed: int = 0
+    normalise: Mode = "zscore"
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -114,12 +134,41 @@ class Splits:
         return self.train.images.shape[2:]
 
     @cached_property
+    def normalisation(self) -> Normalisation:
+        """The preprocessing, resolved on train; `describe` of it is what a deployed network needs."""
+        return Normalisation.of(self.train, self.normalise)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """sha256 hex over pixels and targets of train and val, and the class names; test takes no part."""
-        digest = hashlib.sha256(repr((self.kind, self.classes)).encode())
+        """sha256 hex over all that decides a measurement: train, val, patients, classes; not test."""
+        parts = (self.kind, self.classes, self.normalise, sorted(self.regions.items()))
+        digest = hashlib.sha256(repr(parts).encode())
         for subset in (self.train, self.val):
             digest.update(subset.fingerprint.encode())
+            if subset.groups is not None:
+                digest.update(subset.groups.tobytes())
         return digest.hexdigest()
+
+    def fold(self, k: int, n_folds: int, seed: int = 0) -> "Splits":
+        """Fold `k` (from 0) of train and val together as val, the others as train.
+
+        Folds are stratified, and no patient is in two of them; every case is in val exactly once over all
+        folds. Training images that are in the fold's val, pixel for pixel, are left out. Test stays as it is.
+
+        Raises:
+            ConfigError: There are fewer patients than folds, or no such fold.
+        """
+        both = self.train.joined(self.val)
+        n = len(both) if both.groups is None else len(np.unique(both.groups))
+        if not 2 <= n_folds <= n or not 0 <= k < n_folds:
+            raise ConfigError(f"fold {k} of {n_folds}: {self.name} has {n} patients; use 2 to {n} folds")
+        part = divide(both.strata, both.groups, [1 / n_folds] * n_folds, seed)
+        val = both.take(np.flatnonzero(part == k))
+        train = both.take(np.flatnonzero(part != k))
+        keep = ~isin_images(train.images, [val.images])
+        if not keep.any():
+            raise DataError(f"{self.name}: all images of fold {k} are in the others too")
+        return replace(self, train=train if keep.all() else train.take(np.flatnonzero(keep)), val=val)
 
     def describe(self) -> dict[str, Any]:
         """What may be shown and stored of the data (JSON): no pixel, no path, no patient."""
@@ -136,6 +185,8 @@ class Splits:
             "class_counts": {name: [int(n) for n in row] for name, row in counts.items()},
             "groups": {name: _n_groups(subset) for name, subset in subsets.items()},
             "duplicates_removed": self.duplicates_removed,
+            "normalisation": self.normalisation.describe(),
+            "regions": {name: list(indices) for name, indices in self.regions.items()},
             "fingerprint": self.fingerprint,
         }
 
@@ -144,14 +195,12 @@ def _n_groups(subset: Subset) -> int | None:
     return None if subset.groups is None else len(np.unique(subset.groups))
 
 
-def _quotas(sizes: np.ndarray, n: int) -> np.ndarray:
-    """Split `n` over strata in proportion to `sizes`: largest remainder, at least one each if `n` allows."""
-    exact = sizes * (n / sizes.sum())
-    quotas = np.floor(exact).astype(np.int64)
-    if n >= len(sizes):
-        quotas = np.maximum(quotas, 1)
-    while quotas.sum() < n:
-        quotas[np.argmax(exact - quotas)] += 1
-    while quotas.sum() > n:
-        quotas[np.argmin(np.where(quotas > 1, exact - quotas, np.inf))] -= 1
-    return quotas
+def isin_images(images: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Which images are among the others, value for value whatever their number formats: (n,) bool."""
+    known = {_content(image) for array in others for image in array}
+    return np.array([_content(image) in known for image in images], dtype=bool)
+
+
+def _content(image: np.ndarray) -> bytes:
+    values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)  # -0 is 0
+    return hashlib.blake2b(values.data, digest_size=16).digest()

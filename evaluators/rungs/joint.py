@@ -19,7 +19,7 @@ from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.protocols import Task
 from evaluators.tasks.heads import main_output
-from evaluators.training import Normalisation, Progress, Tensors, batches, n_steps, resolve_device
+from evaluators.training import Progress, Tensors, batches, n_steps, resolve_device
 from evaluators.workload import Workload
 from spaces.errors import RunError
 from spaces.messages import Genome
@@ -68,7 +68,7 @@ def shared_weights(
     def train() -> dict[str, np.ndarray]:
         device = resolve_device(settings.device)
         network = workload.dense_network().to(device)
-        data = Normalisation.of(workload.splits.train).apply(workload.splits.train, device)
+        data = workload.splits.normalisation.apply(workload.splits.train, device)
         with pinned_threads(settings.threads):
             trainer = JointTraining(network, workload.space, workload.ranking, task)
             trainer.run(data, workload, seed=seed_of(name, 0), progress=progress)

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from evaluators.data.tensors import PackedImages
+
 IMAGES = 256
 """Training images that are looked at."""
 BATCH = 64
@@ -10,7 +12,7 @@ BATCH_VALUES = 2**20
 """Most input values of a batch: bounds the memory for large images."""
 
 
-def recalibrate(network: nn.Module, images: torch.Tensor, seed: int) -> None:
+def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
     """Give every norm layer that keeps running statistics those of these images, in place.
 
     The images run through the network without gradients: the layers that keep statistics normalise by batch
@@ -19,7 +21,7 @@ def recalibrate(network: nn.Module, images: torch.Tensor, seed: int) -> None:
 
     Args:
         network: On the device of the images; ends in eval mode.
-        images: Training images (n, channels, *spatial), normalised.
+        images: Training images (n, channels, *spatial).
         seed: Decides which of them are looked at, and in what order.
     """
     network.eval()

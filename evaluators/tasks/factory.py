@@ -40,7 +40,7 @@ def make_task(settings: TaskSettings, splits: Splits) -> Task:
     metric = find_metric(settings.metric, kind)
     classes, targets = splits.classes, splits.val.targets
     if settings.kind == "segmentation":
-        return _segmentation(settings.regions, splits, metric)
+        return _segmentation(settings.regions or splits.regions, splits, metric)
     metric.check(targets, classes)
     chance = metric.chance(targets, len(classes))
     if settings.kind == "regression":
