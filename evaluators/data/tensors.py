@@ -94,4 +94,5 @@ class Tensors:
 def _shared(array: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():  # torch warns of read-only memory, which nobody here writes to
         warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1))
+    return flat.view(array.shape)  # strides by shape alone: they choose convolution kernels, and so last bits
