@@ -7,10 +7,12 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from spaces.errors import InputError
+from spaces.estimates import Estimates, shrunken_estimates
 from spaces.fronts import front_hypervolume, hypervolume_history, non_dominated
 from spaces.intervals import paired_difference, plausible_front, replicate_sd
 from spaces.messages import Genome, Record
 
+_MOST_SHRUNKEN = 1000
 COSTS = ("flops", "params", "activation_bytes")
 
 
@@ -34,6 +36,8 @@ def trials_frame(
       training (0 for dense itself, NaN where there are fewer than two patients); low, high: the ends of
       the difference's 95 % interval; loss;
     - replicates; kind: "dense", "ladder" or "search";
+    - estimate: of the difference to dense, shrunken (see `spaces.estimates`); advised: on the front of these
+      estimates' lower ends, what a user should take: it flatters less than the observed front;
     - front: on the observed front (FLOPs, metric); plausible: may be on the true one, see
       `spaces.intervals.plausible_front`.
 
@@ -87,7 +91,38 @@ def trials_frame(
         seed=seed,
     )
     frame.attrs["replicate_sd"] = noise
+    estimates = _estimates(frame, shares - shares[at_dense], patients, spread / repeats)
+    frame["estimate"] = estimates.mean
+    frame["advised"] = non_dominated(np.column_stack([frame["flops"], -estimates.cautious]))
     return frame
+
+
+def _estimates(
+    frame: pd.DataFrame, differences: np.ndarray, patients: np.ndarray | None, training: np.ndarray
+) -> Estimates:
+    """Shrunken estimates of every row; beyond a thousand networks only the plausible ones are shrunken."""
+    mean, se = frame["difference"].to_numpy().copy(), frame["se"].to_numpy().copy()
+    rows = np.flatnonzero(frame["plausible"]) if len(frame) > _MOST_SHRUNKEN else np.arange(len(frame))
+    if differences.shape[1] > 1:
+        octaves = np.log2(np.maximum(frame["flops_ratio"].to_numpy()[rows], 2.0**-12))
+        kept = np.array(frame["kept"].to_list())[rows]
+        found = shrunken_estimates(differences[rows], octaves, kept, groups=patients, training=training[rows])
+        mean[rows], se[rows] = found.mean, found.se
+    return Estimates(mean, np.nan_to_num(se))
+
+
+def flat_until(frame: pd.DataFrame) -> float:
+    """FLOPs over dense down to which uniform pruning is not shown to lose anything; 1 where it always does.
+
+    The cheapest network of the ladder such that neither it nor any costlier one of the ladder has a 95 %
+    interval below dense. From a `trials_frame`.
+    """
+    reached = 1.0
+    for row in frame[frame["kind"].eq("ladder")].sort_values("flops", ascending=False).to_dict("records"):
+        if not row["high"] >= 0:
+            break
+        reached = float(row["flops_ratio"])
+    return reached
 
 
 def failed_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -38,6 +38,12 @@ class SearchSettings(Settings):
 
     controller: str = Field("nsga2", description="ladder, random, local, nsga2, structured or optuna:SAMPLER")
     seed: int = Field(0, ge=0, lt=2**63)
+    value: Literal["metric", "loss"] = Field(
+        "metric", description="what candidates are ranked by: the metric, or the mean loss per case"
+    )
+    repeats: float = Field(
+        0.0, ge=0, le=0.9, description="share of trials that measure what may be on the front again"
+    )
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
 

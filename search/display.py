@@ -11,12 +11,17 @@ from rich.tree import Tree
 
 from search.monitor import duration
 from search.store.entries import CampaignRow
+from spaces.intervals import smallest_difference
 
 if TYPE_CHECKING:
     from reports.campaign import CampaignReport
     from search.calibration import Calibration
     from search.inspection import Expectation, Inspection
     from spaces.agreement import Agreement
+
+
+FLAT = 0.12
+"""Share of the FLOPs: a task whose ladder loses nothing down to here is flat."""
 
 
 def print_json(data: object) -> None:
@@ -71,7 +76,7 @@ def print_campaign(row: CampaignRow) -> None:
 
 def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
     """The observed front and dense, cheapest first, with paired intervals; or the whole plausible front."""
-    from reports.table import front_table
+    from reports.table import flat_until, front_table
 
     everything = front_table(report.trials)
     frame = everything if plausible else everything[everything["front"] | everything["kind"].eq("dense")]
@@ -96,7 +101,18 @@ def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
             style="" if row["front"] else "dim",
         )
     _print(table)
-    print(f"\nhypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
+    pruned = report.trials[report.trials["advised"] & report.trials["kind"].ne("dense")].sort_values("flops")
+    advised = ", ".join(f"{row.number} ({row.estimate:+.3f})" for row in pruned.itertuples())
+    print(f"\nto take, by what is left of each difference without its noise: {advised or 'dense'}")
+    smallest = smallest_difference(report.trials["se"].to_numpy())
+    if smallest == smallest:
+        print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")
+    if (level := flat_until(report.trials)) <= FLAT:
+        print(
+            f"flat: uniform pruning down to {100 * level:.1f} % of the FLOPs is not shown to lose anything; "
+            "take the ladder, or search with more validation cases"
+        )
+    print(f"hypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
     if hidden := len(everything) - len(frame):
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
 

@@ -12,8 +12,8 @@ from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
-from search.schedule import SingleRung
-from search.start import common_first
+from search.schedule import Racing
+from search.start import common_below, common_first
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
 from search.store.entries import CampaignEntry
@@ -113,12 +113,13 @@ def resume(
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:
+    uniform = [*common_first(problem.space)[1:], *common_below(problem.space)]
     return CampaignEntry(
         name=problem.config.name,
         config=problem.config.model_dump(mode="json"),
         fingerprint=problem.workload.fingerprint,
         fingerprints=problem.workload.fingerprints,
-        description=describe_problem(problem, common_first(problem.space)[1:], command),
+        description=describe_problem(problem, uniform, command),
     )
 
 
@@ -172,11 +173,21 @@ def _run(
         yardstick=Yardstick(problem.task.chance, problem.splits.val.groups),
     )
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
+    first = common_first(space)
+    schedule = Racing(
+        controller,
+        space.dense,
+        problem.value,
+        config.proxy.rung,
+        share=config.search.repeats,
+        ladder=first[1:],
+        below=common_below(space),
+    )
     campaign = Campaign(
         id=campaign_id,
         store=store,
         space=space,
-        schedule=SingleRung(controller, space.dense, config.proxy.rung),
+        schedule=schedule,
         metric=problem.task.metric,
         chance=problem.task.chance,
         lag=config.search.lag,

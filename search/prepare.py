@@ -53,8 +53,13 @@ class Problem:
 
     @property
     def objectives(self) -> tuple[Objective, Objective]:
-        """The axes of the front: cost, then metric."""
-        return FLOPS, self.task.metric
+        """What the search optimises: cost, then what candidates are ranked by."""
+        return FLOPS, self.value
+
+    @property
+    def value(self) -> Objective:
+        """What candidates are ranked by: `search.value`."""
+        return self.task.metric if self.config.search.value == "metric" else Objective("loss")
 
 
 def check_names(config: CampaignConfig) -> None:

@@ -1,6 +1,7 @@
 """Schedules: at which rung and how often the genomes of a controller are evaluated."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from spaces.messages import Genome, Record, Trial
 from spaces.objectives import Objective
 
 DENSE_REPLICATES = 3
+STILL_DENSE = 0.02
+"""A network within this of dense in the metric has lost nothing yet."""
 
 
 class Schedule(Protocol):
@@ -86,6 +89,9 @@ class Racing:
         folds: Parts of the data that are held out in turn (cross-fitting); 1: train and val as they are.
         share: Of the trials after dense's, how many may be further looks.
         replicates: In each fold, of dense and at most of a genome.
+        ladder: The uniform networks that the controller starts with.
+        below: Cheaper uniform networks, from the next one down: each is tried where the one above it lost no
+            more than `STILL_DENSE`, so that the search looks where something is at stake.
 
     Source: Maron and Moore 1997 (racing), with costs as an order of who races whom.
     """
@@ -100,7 +106,11 @@ class Racing:
         folds: int = 1,
         share: float = 0.25,
         replicates: int = DENSE_REPLICATES,
+        ladder: Sequence[Genome] = (),
+        below: Sequence[Genome] = (),
     ) -> None:
+        self._lowest = ladder[-1] if ladder else dense
+        self._below = deque(below)
         self._controller, self._dense, self._value, self._rung = controller, dense, value, rung
         self._looks = [(replicate, fold) for replicate in range(replicates) for fold in range(folds)]
         self._share = share
@@ -108,6 +118,7 @@ class Racing:
         self._asked: dict[Genome, int] = {}
         self._n_again = self._n_trials = 0
         self._dense_cases: dict[tuple[int, int], np.ndarray] = {}
+        self._dense_metric: dict[tuple[int, int], float] = {}
         self._seen: dict[Genome, _Seen] = {}
 
     def ask(self, number: int) -> Trial | None:
@@ -131,17 +142,30 @@ class Racing:
         cases = np.asarray(record.outcome.per_case[self._per_case], dtype=float)
         if record.trial.genome == self._dense:
             self._dense_cases[look] = cases
+            self._dense_metric[look] = float(np.mean(record.outcome.per_case["metric"]))
             self._controller.tell(record)
         elif look in self._dense_cases:
             difference, se = paired_difference(cases, self._dense_cases[look])
             seen = self._seen.setdefault(record.trial.genome, _Seen(record.value("flops")))
             seen.differences.append(difference if self._value.maximize else -difference)
             seen.ses.append(se)
+            self._extend(record)
             level = float(np.mean([cases.mean() for cases in self._dense_cases.values()]))
             values = {**record.outcome.values, self._value.name: level + difference}
             self._controller.tell(replace(record, outcome=replace(record.outcome, values=values)))
         else:  # dense failed in this look: there is nothing to compare with
             self._controller.tell(record)
+
+    def _extend(self, record: Record) -> None:
+        """Go on with the ladder below its lowest network while the metric has not fallen."""
+        if record.trial.genome != self._lowest or not self._below:
+            return
+        look = (record.trial.replicate, record.trial.fold)
+        lost = self._dense_metric[look] - float(np.mean(record.outcome.per_case["metric"]))
+        if lost <= STILL_DENSE:
+            self._lowest = self._below.popleft()
+            if self._lowest not in self._asked:
+                self._waiting.append((self._lowest, self._looks[0]))
 
     @property
     def _per_case(self) -> str:

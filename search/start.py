@@ -27,6 +27,18 @@ def common_first(space: ChannelSpace) -> list[Genome]:
     return first
 
 
+def common_below(space: ChannelSpace) -> list[Genome]:
+    """Uniform networks below the lowest of `common_first`, each about half of the one before in FLOPs."""
+    genomes, levels = uniform_networks(space)
+    lowest = float(octaves(space, np.array([common_first(space)[-1]]))[0])
+    below: list[Genome] = []
+    while len(left := np.flatnonzero(levels <= lowest - _REACHED)):
+        nearest = left[np.abs(levels[left] - (lowest - 1)).argmin()]
+        below.append(genomes[nearest])
+        lowest = float(levels[nearest])
+    return below
+
+
 def uniform_networks(space: ChannelSpace) -> tuple[list[Genome], np.ndarray]:
     """Every uniform network of a space, cheapest first, and log2(FLOPs / dense) of each.
 

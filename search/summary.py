@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FIGURES = (
     *("flops", "flops_ratio", "params", "params_ratio", "activation_bytes"),
-    *("metric", "difference", "se", "low", "high", "loss", "replicates"),
+    *("metric", "difference", "se", "low", "high", "estimate", "loss", "replicates"),
 )
 
 
@@ -64,6 +64,7 @@ def front_points(report: "CampaignReport") -> dict[str, Any]:
             **{name: _plain(row[name]) for name in _FIGURES},
             "kind": row["kind"],
             "front": bool(row["front"]),
+            "advised": bool(row["advised"]),
             "plausible": bool(row["plausible"]),
         }
         for row in report.trials.to_dict("records")

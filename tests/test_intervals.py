@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spaces.errors import InputError
 from spaces.fronts import non_dominated
-from spaces.intervals import paired_difference, plausible_front, replicate_sd
+from spaces.intervals import paired_difference, plausible_front, replicate_sd, smallest_difference
 
 
 def population(rng: np.random.Generator, means: np.ndarray, cases: int, noise: float = 0.2) -> np.ndarray:
@@ -177,3 +177,8 @@ def test_bad_input_is_named() -> None:
         plausible_front(np.zeros(2), np.zeros((2, 3)), groups=np.zeros(2))
     with pytest.raises(InputError, match="each of 3 cases"):
         paired_difference(np.zeros(3), np.zeros(3), groups=np.zeros(2))
+
+
+def test_the_smallest_difference_is_that_of_a_median_network() -> None:
+    assert smallest_difference(np.array([0.0, 0.01, 0.02, 0.03, np.nan])) == pytest.approx(2.802 * 0.02)
+    assert np.isnan(smallest_difference(np.array([0.0])))

@@ -19,6 +19,7 @@ from reports.figures import compare_figure, front_figure, history_figure, ratios
 from reports.page import answer, percent, render, write_report
 from reports.table import (
     failed_frame,
+    flat_until,
     front_table,
     headline,
     history_frame,
@@ -412,3 +413,20 @@ def record(number: int, genome: tuple[int, ...], shares: np.ndarray, replicate: 
     outcome = Outcome(number, "complete", values, {"metric": shares, "loss": shares})
     costs = {"flops": float(genome[0]), "params": 1.0, "activation_bytes": 1.0}
     return Record(Trial(number, genome, replicate=replicate), outcome, costs)
+
+
+def test_what_is_advised_is_shrunken_and_no_dominated_network(few: list[Record]) -> None:
+    frame = frame_of(few)
+    assert frame["advised"].any()
+    searched = frame[frame["kind"].ne("dense")]
+    assert searched["estimate"].std() < searched["difference"].std()
+    assert frame.loc[frame["kind"].eq("dense"), "estimate"].iloc[0] == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_task_is_flat_until_a_uniform_network_is_shown_to_lose() -> None:
+    rows = [("dense", 1.0, 0.0), ("ladder", 0.5, 0.01), ("ladder", 0.1, 0.002), ("ladder", 0.05, -0.01)]
+    frame = pd.DataFrame(rows, columns=["kind", "flops_ratio", "high"]).assign(
+        flops=lambda f: f["flops_ratio"]
+    )
+    assert flat_until(frame) == 0.1
+    assert flat_until(frame[frame["kind"].eq("dense")]) == 1.0

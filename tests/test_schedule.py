@@ -5,7 +5,7 @@ import pytest
 
 from search.controllers import make_controller
 from search.schedule import Racing, Schedule, SingleRung, best_at_most
-from search.start import common_first
+from search.start import common_below, common_first
 from spaces.messages import Genome, Outcome, Record, Trial
 from spaces.objectives import FLOPS, Objective
 from spaces.space import ChannelSpace
@@ -153,3 +153,26 @@ def test_racing_survives_failures() -> None:
 def test_the_best_at_most_as_costly_counts_ties_and_itself() -> None:
     flops, values = np.array([3.0, 1.0, 2.0, 2.0]), np.array([0.5, 0.2, 0.1, 0.9])
     assert best_at_most(flops, values).tolist() == [0.9, 0.2, 0.9, 0.9]
+
+
+def test_the_ladder_goes_on_while_nothing_is_lost() -> None:
+    levels = {(3, 4): 0.9, (2, 3): 0.89, (2, 2): 0.89, (1, 2): 0.6, (1, 1): 0.5, (3, 3): 0.9}
+    schedule = Racing(
+        Scripted([(3, 4), (2, 3), (3, 3)]),
+        (3, 4),
+        AUC,
+        share=0,
+        replicates=1,
+        ladder=[(2, 3)],
+        below=[(2, 2), (1, 2), (1, 1)],
+    )
+    asked = [trial.genome for trial in play(schedule, 9, levels)]
+    assert asked == [(3, 4), (2, 3), (2, 2), (1, 2), (3, 3)], "the metric has fallen at (1, 2)"
+
+
+def test_the_networks_below_the_ladder_halve_the_flops() -> None:
+    space = ChannelSpace.chain([32, 64, 64, 128])
+    levels = np.log2(space.cost([common_first(space)[-1], *common_below(space)]).flops)
+    assert len(levels) > 2
+    assert (np.diff(levels) < -0.5).all()
+    assert not set(common_below(space)) & set(common_first(space))
