@@ -28,6 +28,7 @@ class PruningSettings(Settings):
     )
     granularity: Granularity = Field("group", description="what one gene moves: a group, block or stage")
     depth: bool = Field(False, description="whether residual branches may fall away as a whole")
+    heads: bool = Field(False, description="whether attention loses whole heads, not a part of each")
     round_to: int | None = Field(None, ge=1, description="kept channels are multiples of this")
     ignore: tuple[str, ...] = Field((), description="modules to leave alone, by name or pattern")
     only: tuple[str, ...] = Field((), description="modules to prune, by name or pattern; default all")

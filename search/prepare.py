@@ -90,6 +90,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
         only=pruning.only,
         granularity=pruning.granularity,
         depth=pruning.depth,
+        heads=pruning.heads,
     )
     return splits, task, network, space
 

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from spaces.clone import walk
+from spaces.heads import follow
 
 
 def update_attributes(old: nn.Module, new: nn.Module, stated: Mapping[str, int]) -> None:
@@ -21,6 +22,8 @@ def update_attributes(old: nn.Module, new: nn.Module, stated: Mapping[str, int])
     for (path, before), (_, after) in zip(walk(old), walk(new), strict=True):
         for rule in _rules_of(type(before)):  # type: ignore[arg-type]  # classes are hashable
             rule(before, after, stated.get(path))
+    if any("#" in key for key in stated):
+        follow(dict(walk(new)), stated)
 
 
 @cache

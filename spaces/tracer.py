@@ -16,6 +16,7 @@ from spaces.channels import ChannelGraph, Dims, Ids
 from spaces.clone import named_tensors
 from spaces.errors import RunError
 from spaces.flow import Flow
+from spaces.heads import number_of_heads, stated_at
 from spaces.inputs import Call
 from spaces.ledger import Ledger, Size, sizes
 from spaces.metas import shape_of
@@ -36,6 +37,7 @@ class Tracer(TorchDispatchMode):
         ledger: Where costs are written, in the pass that counts them.
         flow: Where is written what each operator reads and writes, if someone wants to know.
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
+        heads: Whether attention is to lose whole heads, and not a part of each.
         sites: The ambiguous reshapes met, with the ids that they split and the number of interpretations.
         path: The module that runs.
         entered: Ids along the last dimension of the first tensor that it was given.
@@ -51,6 +53,7 @@ class Tracer(TorchDispatchMode):
         self.ledger: Ledger | None = None
         self.flow: Flow | None = None
         self.decisions = dict(decisions or {})
+        self.heads = False
         self.sites: dict[Site, tuple[Ids, int]] = {}
         self.path = ""
         self.entered: Ids | None = None
@@ -108,6 +111,16 @@ class Tracer(TorchDispatchMode):
         number = self._reshapes.get(self.path, 0)
         self._reshapes[self.path] = number + 1
         return self.path, number
+
+    def wanted_heads(self) -> int | None:
+        """How many heads the module that runs has, if it is to lose whole ones."""
+        return number_of_heads(self._modules, self.path) if self.heads else None
+
+    def split_into_heads(self, ids: Ids, *, width: bool) -> None:
+        """A module may state this number in an attribute: all that it states in the same one is as long."""
+        for key in stated_at(self._modules, self.path, len(ids), width=width):
+            same = self.stated.setdefault(key, ids)
+            self.graph.tie(same, ids, f"is as long as other channels by {key}")
 
     def looks(self, ids: Ids) -> Ids:
         """The ids as a reshape compares them; a subclass that knows the groups says which are alike."""

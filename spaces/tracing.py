@@ -1,6 +1,6 @@
 """From a network and an example input to its channel space."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,6 +34,7 @@ def trace(
     only: Sequence[str] | str = (),
     granularity: Granularity = "group",
     depth: bool = False,
+    heads: bool = False,
     seed: int = 0,
 ) -> ChannelSpace:
     """Find out which channels of a network can go, together with what, and what the rest then costs.
@@ -56,6 +57,7 @@ def trace(
             layers then give the constant of their biases, and all their work is gone. Off by default: such a
             step is far larger than a few channels, and what it leaves needs fine-tuning before it can be
             judged.
+        heads: Whether attention loses whole heads where its code allows, instead of a part of each head.
         seed: Of the weights, inputs and genomes that verification tries.
 
     Raises:
@@ -70,6 +72,7 @@ def trace(
         Wishes.of(model, ignore, only),
         partial(choices, round_to=round_to),
         depth,
+        heads,
     )
     space = search.trace()
     while verify and space.groups:
@@ -94,6 +97,7 @@ class _Search:
     wishes: Wishes
     chooser: Callable[[int, int], tuple[int, ...]]
     depth: bool = False
+    heads: bool = False
     decisions: dict[Site, int] = field(default_factory=dict)
     settled: set[Site] = field(default_factory=set)
     bans: list[tuple[Ids, str]] = field(default_factory=list)
@@ -125,12 +129,18 @@ class _Search:
             self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
 
     def _trace_once(self) -> ChannelSpace:
-        self.tracer, ledger = _run(self.model, self.call, self.decisions, self.depth)
+        self.tracer, ledger = _run(self.model, self.call, self._new_tracer)
         _freeze_unused(self.tracer)
         for ids, reason in self.bans:
             self.tracer.graph.freeze(ids, reason)
         self.partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
         return build_space(self.tracer, self.partition, ledger, self.chooser, self.whole)
+
+    def _new_tracer(self, model: nn.Module) -> Tracer:
+        tracer = Tracer(model, self.decisions)
+        tracer.flow = Flow() if self.depth else None
+        tracer.heads = self.heads
+        return tracer
 
     def _read_otherwise(self, site: Site) -> bool:
         """Take the next interpretation, or the first again for good; whether there was another."""
@@ -159,16 +169,16 @@ def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
     return np.concatenate(held)
 
 
-def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int], depth: bool) -> tuple[Tracer, Ledger]:
+def _run(model: nn.Module, call: Call, new_tracer: Callable[[nn.Module], Tracer]) -> tuple[Tracer, Ledger]:
     """Both passes on meta tensors, or on the CPU where the network needs values."""
     try:
-        return _passes(model, call, decisions, depth, lambda tensor: tensor.detach().to("meta"))
+        return _passes(model, call, new_tracer, lambda tensor: tensor.detach().to("meta"))
     except RunError:
         raise
     except Exception:  # whatever a network raises on tensors without values
         pass
     try:
-        return _passes(model, call, decisions, depth, lambda tensor: tensor.detach().to("cpu", copy=True))
+        return _passes(model, call, new_tracer, lambda tensor: tensor.detach().to("cpu", copy=True))
     except RunError:
         raise
     except Exception as error:
@@ -180,15 +190,13 @@ def _run(model: nn.Module, call: Call, decisions: Mapping[Site, int], depth: boo
 def _passes(
     model: nn.Module,
     call: Call,
-    decisions: Mapping[Site, int],
-    depth: bool,
+    new_tracer: Callable[[nn.Module], Tracer],
     move: Callable[[Tensor], Tensor],
 ) -> tuple[Tracer, Ledger]:
     copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
     one, two = (call.with_batch(size).map(move) for size in (1, 2))
     with torch.random.fork_rng(devices=[]):
-        tracer, ledger = Tracer(copied, decisions), Ledger()
-        tracer.flow = Flow() if depth else None
+        tracer, ledger = new_tracer(copied), Ledger()
         _run_to_outputs(tracer, one, ledger)
         try:
             copied.train()

@@ -139,14 +139,14 @@ def test_attention_by_hand_and_by_torch() -> None:
     class Attention(nn.Module):
         def __init__(self, fused: bool, heads: int = -1) -> None:
             super().__init__()
-            self.fused, self.heads = fused, heads
+            self.fused, self.several = fused, heads
             self.inward, self.mlp = nn.Linear(3, 8), nn.Linear(8, 12)
             self.qkv, self.outward = nn.Linear(12, 3 * 2 * 5), nn.Linear(10, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.mlp(F.gelu(self.inward(x)))
             b, n = x.shape[:2]
-            q, k, v = self.qkv(x).view(b, n, 3, self.heads, 5).permute(2, 0, 3, 1, 4).unbind(0)
+            q, k, v = self.qkv(x).view(b, n, 3, self.several, 5).permute(2, 0, 3, 1, 4).unbind(0)
             if self.fused:
                 x = F.scaled_dot_product_attention(q, k, v)
             else:

@@ -134,6 +134,11 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
         if (rows == rows[:, :1]).all():
             found[axis] = np.moveaxis(grid, axis, 0).reshape(shape[axis], -1)[:, 0]
             return found
+    heads = step.tracer.wanted_heads()
+    if (
+        heads in shape[:-1]
+    ):  # asked for: the last dimension of their number comes first, unless it is the width
+        likely.sort(key=lambda axis: -axis if axis < len(shape) - 1 and shape[axis] == heads else 1)
     readings = [(axis, False) for axis in likely]
     entered = step.tracer.entered
     if entered is not None and len(ids) % len(entered) == 0:
@@ -142,7 +147,8 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
     axis, as_entered = readings[step.tracer.decisions.get(site, 0)]
     if as_entered and entered is not None:
         step.tie(ids, np.tile(entered, len(ids) // len(entered)))
-    found[axis] = step.tie_rows(np.moveaxis(grid, axis, 0).reshape(shape[axis], -1))
+    found[axis] = rows = step.tie_rows(np.moveaxis(grid, axis, 0).reshape(shape[axis], -1))
+    step.tracer.split_into_heads(rows, width=axis == len(shape) - 1)
     return found
 
 
