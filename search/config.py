@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -18,6 +18,8 @@ from evaluators.settings import (
 )
 from spaces.errors import ConfigError, did_you_mean
 from spaces.granularity import Granularity
+
+Rung: TypeAlias = Literal["recalibrate", "shared", "finetune", "full"]
 
 
 class PruningSettings(Settings):
@@ -45,6 +47,9 @@ class SearchSettings(Settings):
     repeats: float = Field(
         0.0, ge=0, le=0.9, description="share of trials that measure what may be on the front again"
     )
+    rungs: tuple[Rung, ...] = Field(
+        (), description="successive halving through these rungs, cheapest first; default proxy.rung alone"
+    )
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
 
@@ -53,6 +58,11 @@ class BudgetSettings(Settings):
     """When a campaign ends."""
 
     trials: int = Field(60, ge=1, description="evaluations in all, dense and ladder included")
+    unit: Rung | None = Field(
+        None,
+        description="trials are worth an evaluation on this rung; others, joint training and calibration "
+        "count by their price; only with search.rungs",
+    )
     wall_s: float | None = Field(None, gt=0, description="seconds; what is in flight is finished")
 
 
@@ -105,6 +115,21 @@ class CampaignConfig(Settings):
     budget: BudgetSettings = BudgetSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
     execution: ExecutionSettings = ExecutionSettings()
+
+    @model_validator(mode="after")
+    def _halving_makes_sense(self) -> Self:
+        order = get_args(Rung)
+        places = [order.index(rung) for rung in self.search.rungs]
+        if len(places) == 1 or places != sorted(set(places)):
+            raise ValueError(f"search.rungs must be two or more rungs, cheapest first, of {', '.join(order)}")
+        if self.budget.unit is not None and not places:
+            raise ValueError("budget.unit needs search.rungs: with one rung every trial counts one")
+        return self
+
+    @property
+    def judging_rung(self) -> str:
+        """The rung that fronts are made of: the last that candidates go through."""
+        return self.search.rungs[-1] if self.search.rungs else self.proxy.rung
 
     def differences(self, other: "CampaignConfig") -> list[str]:
         """The settings in which two campaigns could find different things, as "a.b: old -> new".
@@ -176,6 +201,8 @@ def parse_config(table: Mapping[str, Any]) -> CampaignConfig:
 
 def _explain(problem: Any) -> str:
     """One line about one problem that pydantic found."""
+    if not problem["loc"]:  # what concerns several tables names them itself
+        return str(problem["msg"]).removeprefix("Value error, ")
     *tables, key = [str(part) for part in problem["loc"]]
     where = f"[{'.'.join(tables)}]" if tables else "the campaign file"
     kind, value = problem["type"], problem["input"]

@@ -4,15 +4,17 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from evaluators.protocols import EvaluatorSpec, Pool
+from evaluators.rungs.prices import joint_price, prices
 from search.calibration import CHANCE, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
-from search.controllers.base import Yardstick
+from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
+from search.halving import Halving
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
-from search.schedule import Racing
+from search.schedule import Racing, Schedule
 from search.start import common_below, common_first
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
@@ -173,16 +175,7 @@ def _run(
         yardstick=Yardstick(problem.task.chance, problem.splits.val.groups),
     )
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
-    first = common_first(space)
-    schedule = Racing(
-        controller,
-        space.dense,
-        problem.value,
-        config.proxy.rung,
-        share=config.search.repeats,
-        ladder=first[1:],
-        below=common_below(space),
-    )
+    schedule, most = _schedule(controller, problem)
     campaign = Campaign(
         id=campaign_id,
         store=store,
@@ -191,7 +184,7 @@ def _run(
         metric=problem.task.metric,
         chance=problem.task.chance,
         lag=config.search.lag,
-        budget=Budget(config.budget.trials, config.budget.wall_s),
+        budget=Budget(most, config.budget.wall_s),
         retry_lost=retry_lost,
     )
     try:
@@ -199,6 +192,43 @@ def _run(
     except KeyboardInterrupt:
         monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
         raise
+
+
+def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
+    """The schedule that the configuration asks for, and the most trials that its budget allows."""
+    config, space = problem.config, problem.space
+    first, trials = common_first(space), config.budget.trials
+    if not config.search.rungs:
+        schedule = Racing(
+            controller,
+            space.dense,
+            problem.value,
+            config.proxy.rung,
+            share=config.search.repeats,
+            ladder=first[1:],
+            below=common_below(space),
+        )
+        return schedule, trials
+    if config.budget.unit is None:
+        return Halving(controller, space, problem.value, config.search.rungs, ladder=first[1:]), trials
+    n_train, n_val = len(problem.splits.train), len(problem.splits.val)
+    price = prices(config.proxy, n_train, n_val)
+    budget = trials * price[config.budget.unit]
+    spent = joint_price(config.proxy, n_train) if problem.workload.shared is not None else 0.0
+    if config.calibrate.at_start:
+        looks = [*config.calibrate.rungs, "full", "full"]
+        spent += config.calibrate.networks * sum(price[rung] for rung in looks)
+    halving = Halving(
+        controller,
+        space,
+        problem.value,
+        config.search.rungs,
+        ladder=first[1:],
+        prices=price,
+        budget=budget,
+        spent=spent,
+    )
+    return halving, max(1, int(budget / min(price.values())))
 
 
 def _check_execution(config: CampaignConfig) -> None:

@@ -117,7 +117,7 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     workload, dense = make_workload(config, network, splits, space, artifacts, monitor)
     monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
     calibrated = config.calibrate.rungs if config.calibrate.at_start else ()
-    if "shared" in (config.proxy.rung, config.proxy.start, *calibrated):
+    if "shared" in (config.proxy.rung, config.proxy.start, *config.search.rungs, *calibrated):
         workload = with_shared(workload, task, artifacts, monitor)
     return Problem(config, splits, task, space, workload, dense)
 

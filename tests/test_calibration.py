@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluators.rungs.prices import prices
 from search.calibration import FULL, RUNGS, calibration_trials, compare_rungs
 from search.cli import app
 from search.config import parse_config
 from search.launch import calibrate, launch
 from search.monitor import Monitor
 from search.store.archive import Store
-from spaces.errors import RunError
+from search.summary import campaign_summary
+from spaces.errors import ConfigError, RunError
 from spaces.messages import Outcome, Record, Trial
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
@@ -136,3 +138,33 @@ def test_the_command_is_there() -> None:
 
 def test_trials_are_messages() -> None:
     assert all(isinstance(trial, Trial) for trial in calibration_trials(SPACE, 4, 0))
+
+
+def test_a_campaign_halves_within_a_budget_that_counts_joint_training(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    halving = {
+        **CAMPAIGN,
+        "search": {"controller": "random", "rungs": ["recalibrate", "finetune"]},
+        "budget": {"trials": 45, "unit": "finetune"},
+    }
+    campaign_id = launch(parse_config(halving), url, Monitor())
+    with Store(url) as store:
+        found = store.records(campaign_id)
+        assert store.campaign(campaign_id).status == "complete"
+        assert campaign_summary(store, campaign_id).trials["replicates"].max() == 3
+    price = prices(parse_config(halving).proxy, 256, 64)
+    assert sum(price[r.trial.rung] for r in found) <= 45 * price["finetune"]
+    assert {r.trial.rung for r in found} == {"recalibrate", "finetune"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ({"search": {"rungs": ["finetune", "shared"]}}, "cheapest first"),
+        ({"search": {"rungs": ["full"]}}, "two or more rungs"),
+        ({"budget": {"unit": "full"}}, "needs search.rungs"),
+    ],
+)
+def test_rungs_that_make_no_sense_are_refused(tables: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_config({**CAMPAIGN, **tables})

@@ -1,0 +1,35 @@
+"""What an evaluation on each rung costs, counted and not timed: the same on every machine."""
+
+from collections.abc import Mapping
+
+from evaluators.rungs.joint import RANDOM_WIDTHS
+from evaluators.rungs.recalibration import IMAGES
+from evaluators.settings import ProxySettings
+
+_TRAINING = 3.0
+"""Forward passes that a training step is worth: forward, and backward for inputs and for weights."""
+_MEAN_SHARE = 0.25
+"""FLOPs of a random slice in joint training over dense, about; the narrowest is worth next to nothing."""
+
+
+def prices(settings: ProxySettings, n_train: int, n_val: int) -> Mapping[str, float]:
+    """Forward passes of one image through a network, by rung; the network's own size apart.
+
+    Args:
+        settings: Epochs and subset.
+        n_train: Training images.
+        n_val: Validation images.
+    """
+    subset = min(settings.train_limit or n_train, n_train)
+    sliced = float(min(IMAGES, subset) + n_val)
+    return {
+        "recalibrate": sliced,
+        "shared": sliced,
+        "finetune": _TRAINING * settings.epochs * subset + n_val,
+        "full": _TRAINING * settings.full_epochs * n_train + n_val,
+    }
+
+
+def joint_price(settings: ProxySettings, n_train: int) -> float:
+    """Forward passes of one image through dense that the joint training is worth."""
+    return _TRAINING * settings.shared_epochs * n_train * (1 + RANDOM_WIDTHS * _MEAN_SHARE)
