@@ -128,17 +128,16 @@ class Prover:
         call = Call.of(example_input)
         call = call.with_batch(min(2, call.batch))
         self.dtype, self.tolerance = torch.float64, TOLERANCE
-        self._prepare(model, call, generator)
         try:
-            self._run(self.dense)
+            self._prepare(model, call, generator)
         except Exception:  # code with a fixed dtype: compare in the network's own, less sharply
             self.dtype, self.tolerance = torch.float32, 1e-4
-            self._prepare(model, call, generator)
-            self._refuse_errors(call)
-        self.trains = self._trains(self.dense, self.call) is None
+            self._prepare_or_refuse(model, call, generator)
+        self.trained = self._train(self.dense, self.call)
         self.on_meta = self._fails_on_meta(self.dense) is None
 
     def _prepare(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
+        """Random weights and inputs; raises what the network raises on them."""
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
         self.call = self._smallest(call.map(lambda tensor: _random_input(tensor, generator, self.dtype)))
 
@@ -152,13 +151,14 @@ class Prover:
                 self._run(self.dense, smaller)
             except Exception:  # too small, or of another shape than the network is made for
                 continue
-            if self._trains(self.dense, smaller) is None:
+            if not isinstance(self._train(self.dense, smaller), str):
                 return smaller
+        self._run(self.dense, call)
         return call
 
-    def _refuse_errors(self, call: Call) -> None:
+    def _prepare_or_refuse(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
         try:
-            self._run(self.dense)
+            self._prepare(model, call, generator)
         except Exception as error:
             raise NetworkError(
                 f"the network rejects random input of shape {call.shapes}: {first_line(error)}; "
@@ -210,10 +210,16 @@ class Prover:
         difference = max((_difference(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
         if not difference <= self.tolerance:
             return difference, f"gives other values when pruned (relative difference {difference:.1g})"
-        error_in_training = self._trains(pruned, self.call) if self.trains else None
-        if error_in_training:
-            return np.inf, f"fails in train mode when pruned: {error_in_training}"
-        return difference, None
+        return difference, self._wrong_in_training(pruned)
+
+    def _wrong_in_training(self, pruned: nn.Module) -> str | None:
+        if isinstance(self.trained, str):
+            return None  # nor does the dense network train on this input alone
+        trained = self._train(pruned, self.call)
+        if isinstance(trained, str):
+            return f"fails in train mode when pruned: {trained}"
+        same = trained == self.trained
+        return None if same else "changes the shape of an output in train mode when pruned"
 
     def fails(self, kept: np.ndarray) -> str | None:
         """What goes wrong without looking at values; cheap, for it runs on meta tensors.
@@ -281,15 +287,22 @@ class Prover:
         with torch.random.fork_rng(devices=[]):
             return Reference(model, self.space, kept).run(self.call)
 
-    def _trains(self, model: nn.Module, call: Call) -> str | None:
-        """The error of a forward pass in train mode, if any."""
-        model = clone_with(model, lambda _, tensor: tensor.detach().clone()).train()
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                call.with_batch(2)(model)
-        except Exception as error:
-            return first_line(error)
-        return None
+    def _train(self, model: nn.Module, call: Call) -> str | list[torch.Size]:
+        """Shapes that a forward pass in train mode returns, or its error; on meta tensors where it can."""
+        found: str | list[torch.Size] = ""
+        for move in (_on_meta, _copied):
+            trained = clone_with(model, lambda _, tensor, move=move: move(tensor.detach())).train()  # type: ignore[misc]
+            try:
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    result = call.with_batch(2).map(move)(trained)
+                return [tensor.shape for tensor in find_tensors(result)]
+            except Exception as error:
+                found = first_line(error)
+        return found
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone()
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
