@@ -48,7 +48,7 @@ def test_network(name: str, dims: int, tmp_path: Path) -> None:
     ranking = rank_channels(model, space)
     assert_untouched(model, before, training=True)
 
-    genome = space.uniform(0.25)
+    genome = genomes(space, 1, seed=1)[-1]
     pruned = prune(model, space, genome, ranking)
     again = trace(pruned, image, verify=False)
     assert again.cost(again.dense).flops == space.cost(genome).flops
