@@ -37,6 +37,9 @@ class DataSettings(Settings):
     val_limit: int | None = Field(
         None, ge=1, description="use at most this many validation cases, stratified"
     )
+    folds: int = Field(
+        1, ge=1, le=10, description="cross-fitting: train and val in so many parts, each held out once"
+    )
     normalise: Literal["zscore", "unit", "symmetric", "percentile", "case", "none"] = Field(
         "zscore", description="what the network expects: training mean and deviation, 0 to 1, -1 to 1, ..."
     )

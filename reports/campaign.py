@@ -114,7 +114,6 @@ def campaign_report(
         InputError: Dense has not been measured.
     """
     trials = trials_frame(records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung)
-    first = next(record for record in records if record.complete and record.trial.rung == rung)
     return CampaignReport(
         id=id,
         name=name,
@@ -123,7 +122,7 @@ def campaign_report(
         controller=controller,
         metric=metric,
         chance=chance,
-        cases=len(first.outcome.per_case["metric"]),
+        cases=int(trials.attrs["cases"]),
         trials=trials,
         failed=failed_frame(records),
         history=history_frame(records, metric=metric, dense=dense, chance=chance, rung=rung),

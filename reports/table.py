@@ -63,7 +63,8 @@ def trials_frame(
             f"the dense network has no measured {metric} yet, and everything is compared with it; "
             "resume the campaign until its first trial is complete"
         )
-    shares = np.stack([np.mean([_shares(r) for r in runs], axis=0) for runs in by_genome.values()])
+    by_genome = _seen_in_every_fold(by_genome, dense)
+    shares = np.stack([_pooled(runs) for runs in by_genome.values()])
     noise = _noise(by_genome, metric)
     rows = [_row(runs, metric, dense, ladder) for runs in by_genome.values()]
     frame = pd.DataFrame(rows)
@@ -91,10 +92,25 @@ def trials_frame(
         seed=seed,
     )
     frame.attrs["replicate_sd"] = noise
+    frame.attrs["cases"] = shares.shape[1]
     estimates = _estimates(frame, shares - shares[at_dense], patients, spread / repeats)
     frame["estimate"] = estimates.mean
     frame["advised"] = non_dominated(np.column_stack([frame["flops"], -estimates.cautious]))
     return frame
+
+
+def _seen_in_every_fold(by_genome: dict[Genome, list[Record]], dense: Genome) -> dict[Genome, list[Record]]:
+    """Only networks that every case can be compared on: others were dropped after the first folds."""
+    folds = {record.trial.fold for record in by_genome[dense]}
+    return {g: runs for g, runs in by_genome.items() if {record.trial.fold for record in runs} >= folds}
+
+
+def _pooled(runs: Sequence[Record]) -> np.ndarray:
+    """Each case's share, averaged over replicates; out-of-fold cases one fold after the other."""
+    by_fold: dict[int, list[np.ndarray]] = {}
+    for record in runs:
+        by_fold.setdefault(record.trial.fold, []).append(_shares(record))
+    return np.concatenate([np.mean(by_fold[fold], axis=0) for fold in sorted(by_fold)])
 
 
 def _estimates(
@@ -149,7 +165,10 @@ def history_frame(
     Failed trials leave it as it was; a repeated network counts with the mean so far. The window's metric
     axis is placed by the mean over all replicates of dense, as in `ladder_hypervolume`.
     """
-    of_rung = sorted((r for r in records if r.trial.rung == rung), key=lambda record: record.trial.number)
+    of_rung = sorted(
+        (r for r in records if r.trial.rung == rung and r.trial.fold == 0),
+        key=lambda record: record.trial.number,
+    )
     index: dict[Genome, int] = {}
     network = np.array([index.setdefault(r.trial.genome, len(index)) for r in of_rung], dtype=int)
     metrics = np.array([r.value(metric) if r.complete else np.nan for r in of_rung])
@@ -225,10 +244,20 @@ def _shares(record: Record) -> np.ndarray:
 
 
 def _noise(by_genome: dict[Genome, list[Record]], metric: str) -> float:
-    values = [record.value(metric) for runs in by_genome.values() for record in runs]
-    return replicate_sd(
-        np.array(values), np.repeat(np.arange(len(by_genome)), [*map(len, by_genome.values())])
-    )
+    labels: dict[tuple[Genome, int], int] = {}
+    seen = [
+        (record.value(metric), labels.setdefault((genome, record.trial.fold), len(labels)))
+        for genome, runs in by_genome.items()
+        for record in runs
+    ]
+    values, networks = np.array(seen).T
+    return replicate_sd(values, networks)
+
+
+def _mean_over_cases(runs: Sequence[Record], name: str) -> float:
+    """A figure averaged over replicates, and over folds by their cases."""
+    weights = [len(record.outcome.per_case["metric"]) for record in runs]
+    return float(np.average([record.value(name) for record in runs], weights=weights))
 
 
 def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Genome]) -> dict[str, object]:
@@ -239,8 +268,8 @@ def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Geno
         "genome": genome,
         "kept": tuple(gene / units for gene, units in zip(genome, dense, strict=True)),
         **{cost: first.value(cost) for cost in COSTS},
-        "metric": float(np.mean([record.value(metric) for record in runs])),
-        "loss": float(np.mean([record.value("loss") for record in runs])),
-        "replicates": len(runs),
+        "metric": _mean_over_cases(runs, metric),
+        "loss": _mean_over_cases(runs, "loss"),
+        "replicates": len(runs) // len({record.trial.fold for record in runs}),
         "kind": kind,
     }

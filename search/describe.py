@@ -17,7 +17,6 @@ LIBRARIES = ("torch", "monai", "numpy", "optuna", "deap", "ray")
 def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -> dict[str, Any]:
     """JSON of all that reports show: groups, dense figures, ladder, data, versions; no paths, no patients."""
     space = problem.space
-    patients = problem.splits.val.groups
     return {
         "version": 1,
         "groups": describe_groups(space),
@@ -29,7 +28,7 @@ def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -
         "chance": problem.task.chance,
         "as_given": dict(problem.dense),
         "data": problem.splits.describe(),
-        "patients": None if patients is None else [int(patient) for patient in patients],
+        "patients": problem.patients,
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": command,

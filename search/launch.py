@@ -21,6 +21,9 @@ from search.store.engine import artifact_dir, check_store
 from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError, RunError
 
+CROSS_FIT_SHARE = 0.5
+"""Of the trials, how many may be promising genomes in further folds."""
+
 
 def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = "") -> str:
     """Start a campaign and run it to the end of its budget.
@@ -42,7 +45,7 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     check_store(url)
     _check_execution(config)
     problem = prepare(config, artifact_dir(url), monitor)
-    with _pool(config, problem.workload) as pool, Store(url) as store:
+    with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(_entry(problem, command))
         if config.calibrate.at_start:
             _refuse_chance(campaign_id, _calibrate(campaign_id, problem, store, pool, monitor), store)
@@ -67,7 +70,7 @@ def calibrate(
     settings = config.calibrate.model_copy(update={"at_start": True})
     config = config.model_copy(update={"calibrate": settings, "name": f"{config.name[:52]}-calibrate"})
     problem = prepare(config, artifact_dir(url), monitor)
-    with _pool(config, problem.workload) as pool, Store(url) as store:
+    with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(_entry(problem, command))
         found = _calibrate(campaign_id, problem, store, pool, monitor)
         store.set_status(campaign_id, "complete")
@@ -101,14 +104,14 @@ def resume(
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
         _check_execution(config)
         problem = prepare(config, artifact_dir(url), monitor)
-        now = problem.workload.fingerprints
+        now = problem.spec.fingerprints
         if changed := [
             f"{part}: {row.fingerprints.get(part, 'none')[:8]} -> {now[part][:8]}"
             for part in now
             if row.fingerprints.get(part) != now[part]
         ]:
             raise _changed(row.id, changed, "put back what was there, or start a new campaign")
-        with _pool(config, problem.workload) as pool:
+        with _pool(config, problem.spec) as pool:
             store.update_config(row.id, config.model_dump(mode="json"))
             _run(row.id, problem, store, pool, monitor, retry_lost=retry_lost)
         return row.id
@@ -119,8 +122,8 @@ def _entry(problem: Problem, command: str) -> CampaignEntry:
     return CampaignEntry(
         name=problem.config.name,
         config=problem.config.model_dump(mode="json"),
-        fingerprint=problem.workload.fingerprint,
-        fingerprints=problem.workload.fingerprints,
+        fingerprint=problem.spec.fingerprint,
+        fingerprints=problem.spec.fingerprints,
         description=describe_problem(problem, uniform, command),
     )
 
@@ -204,7 +207,8 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
             space.dense,
             problem.value,
             config.proxy.rung,
-            share=config.search.repeats,
+            folds=config.data.folds,
+            share=max(config.search.repeats, CROSS_FIT_SHARE if config.data.folds > 1 else 0.0),
             ladder=first[1:],
             below=common_below(space),
         )

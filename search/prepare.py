@@ -10,6 +10,7 @@ import torch
 from evaluators.data.sources import load_splits
 from evaluators.data.splits import Splits
 from evaluators.dense import as_arrays, dense_weights
+from evaluators.folds import Folds
 from evaluators.metrics import Margin, margin_over_chance
 from evaluators.networks import build_network, code_of
 from evaluators.pools.threads import pinned_threads
@@ -42,6 +43,7 @@ class Problem:
         space: What can be pruned.
         workload: What a worker needs.
         dense: The dense network's figures on val as it was given, before any fine-tuning.
+        folds: Where `data.folds` asks for cross-fitting: one workload a fold, the first is `workload`.
     """
 
     config: CampaignConfig
@@ -50,6 +52,20 @@ class Problem:
     space: ChannelSpace
     workload: Workload
     dense: Mapping[str, float]
+    folds: tuple[Workload, ...] = ()
+
+    @property
+    def spec(self) -> Workload | Folds:
+        """What a pool evaluates with."""
+        return Folds(self.folds) if self.folds else self.workload
+
+    @property
+    def patients(self) -> list[int] | None:
+        """Of each case that candidates are measured on, fold after fold; None: unknown."""
+        groups = [workload.splits.val.groups for workload in self.folds or (self.workload,)]
+        if any(group is None for group in groups):
+            return None
+        return [int(patient) for group in groups if group is not None for patient in group]
 
     @property
     def objectives(self) -> tuple[Objective, Objective]:
@@ -106,7 +122,12 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     Raises:
         InputError: Something cannot be used, or the dense network is no better than chance.
     """
-    splits, task, network, space = trace_network(config)
+    if config.data.folds > 1 and config.network.weights is not None:
+        raise ConfigError(
+            f"data.folds = {config.data.folds} needs a dense network for every fold, but network.weights "
+            "gives one that has seen them all; leave network.weights out, or set data.folds = 1"
+        )
+    splits, task, _, space = trace_network(config)
     monitor.say(
         f"{splits.name}: {len(splits.train)} training and {len(splits.val)} validation cases; "
         f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
@@ -114,12 +135,22 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     make_controller(
         config.search.controller, space, (FLOPS, task.metric), 0, (), config.search.options
     )  # refuses its options before anything is trained
-    workload, dense = make_workload(config, network, splits, space, artifacts, monitor)
-    monitor.say(f"dense network: {task.metric.name} {dense[task.metric.name]:.3f} (chance {task.chance:.3f})")
-    calibrated = config.calibrate.rungs if config.calibrate.at_start else ()
-    if "shared" in (config.proxy.rung, config.proxy.start, *config.search.rungs, *calibrated):
-        workload = with_shared(workload, task, artifacts, monitor)
-    return Problem(config, splits, task, space, workload, dense)
+    n_folds = config.data.folds
+    parts = [splits] if n_folds == 1 else [splits.fold(k, n_folds) for k in range(n_folds)]
+    workloads, figures = [], []
+    for part in parts:
+        fresh, _ = build_network(config.network, seed=config.recipe.seed)
+        workload, dense = make_workload(config, fresh, part, space, artifacts, monitor)
+        value = dense[task.metric.name]
+        monitor.say(f"dense network: {task.metric.name} {value:.3f} (chance {task.chance:.3f})")
+        calibrated = config.calibrate.rungs if config.calibrate.at_start else ()
+        if "shared" in (config.proxy.rung, config.proxy.start, *config.search.rungs, *calibrated):
+            workload = with_shared(workload, make_task(config.task, part), artifacts, monitor)
+        workloads.append(workload)
+        figures.append(dense)
+    means = {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}
+    folds = tuple(workloads) if n_folds > 1 else ()
+    return Problem(config, splits, task, space, workloads[0], means, folds)
 
 
 def make_workload(

@@ -109,6 +109,7 @@ class Racing:
         ladder: Sequence[Genome] = (),
         below: Sequence[Genome] = (),
     ) -> None:
+        self._ladder, self._folds = frozenset(ladder), folds
         self._lowest = ladder[-1] if ladder else dense
         self._below = deque(below)
         self._controller, self._dense, self._value, self._rung = controller, dense, value, rung
@@ -129,7 +130,7 @@ class Racing:
             return self._trial(number, genome, self._looks[self._asked[genome]])
         if not self._waiting:
             for genome in self._controller.ask(1):
-                looks = self._looks if genome == self._dense else self._looks[:1]
+                looks = self._looks[: self._first_looks(genome)]
                 self._waiting.extend((genome, look) for look in looks)
         return self._trial(number, *self._waiting.popleft()) if self._waiting else None
 
@@ -155,6 +156,12 @@ class Racing:
             self._controller.tell(replace(record, outcome=replace(record.outcome, values=values)))
         else:  # dense failed in this look: there is nothing to compare with
             self._controller.tell(record)
+
+    def _first_looks(self, genome: Genome) -> int:
+        """Looks that a genome gets without having shown anything: the references are seen in every fold."""
+        if genome == self._dense:
+            return len(self._looks)
+        return self._folds if genome in self._ladder else 1
 
     def _extend(self, record: Record) -> None:
         """Go on with the ladder below its lowest network while the metric has not fallen."""
