@@ -50,7 +50,7 @@ def _linear(_: nn.Linear, new: nn.Linear, __: int | None) -> None:
 
 def _per_channel_norm(old: _NormBase, new: _NormBase, stated: int | None) -> None:
     own = next((t for t in (new.weight, new.running_mean) if t is not None), None)
-    new.num_features = len(own) if own is not None else stated or old.num_features
+    new.num_features = own.shape[0] if own is not None else stated or old.num_features
 
 
 def _group_norm(old: nn.GroupNorm, new: nn.GroupNorm, stated: int | None) -> None:

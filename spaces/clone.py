@@ -3,7 +3,7 @@
 import copy
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,8 +36,11 @@ def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, each once, under its first name."""
+    return _named_tensors(walk(model))
+
+
+def _named_tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     seen: set[int] = set()
-    modules = walk(model)
     for owned in ("_parameters", "_buffers"):
         for path, module in modules:
             for name, tensor in getattr(module, owned).items():
@@ -74,15 +77,16 @@ def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn
     detached and without a name.
     """
     memo: Memo = {}
-    for name, tensor in named_tensors(model):
+    modules = walk(model)
+    for name, tensor in _named_tensors(modules):
         new = replace(name, tensor)
         if isinstance(tensor, nn.Parameter):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = new
-    for tensor in _loose_tensors(model):
+    for tensor in _loose_tensors(modules):
         if id(tensor) not in memo:
             memo[id(tensor)] = replace("", tensor.detach())
-    plain = [module for _, module in walk(model) if _is_plain(type(module))]
+    plain = [module for _, module in modules if _is_plain(type(module))]
     for module in plain:
         memo[id(module)] = module.__class__.__new__(module.__class__)
     for module in plain:
@@ -103,11 +107,13 @@ def _fill(module: nn.Module, memo: Memo) -> None:
     state: dict[str, Any] = memo[id(module)].__dict__
     for name, value in vars(module).items():
         kind = type(value)
-        if kind in _SHARED or isinstance(value, _ATOMS):
+        if kind in _SHARED:
             state[name] = value
-        elif kind in (dict, OrderedDict):  # empty in most modules: hooks
+        elif kind is dict or kind is OrderedDict:  # empty in most modules: hooks
             state[name] = kind((key, _copied(item, memo)) for key, item in value.items()) if value else kind()
-        elif kind in (tuple, set) and all(type(item) in _SHARED for item in value):
+        elif isinstance(value, _ATOMS):
+            state[name] = value
+        elif kind in (tuple, set) and _SHARED.issuperset(map(type, value)):
             state[name] = kind(value)
         else:
             state[name] = copy.deepcopy(value, memo)
@@ -118,14 +124,17 @@ def _copied(value: Any, memo: Memo) -> Any:
     return copy.deepcopy(value, memo) if known is None else known
 
 
-def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
+def _loose_tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[Tensor]:
     """Tensors in plain attributes, or in the lists, tuples and dictionaries there."""
-    for _, module in walk(model):
+    for _, module in modules:
         for name, value in vars(module).items():
-            if type(value) in _SHARED or name in ("_parameters", "_buffers", "_modules"):
+            if type(value) in _SHARED or name in _OWNED:
                 continue
             if isinstance(value, Tensor) or (isinstance(value, list | tuple | dict) and value):
                 yield from _tensors_in(value)
+
+
+_OWNED = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def _tensors_in(value: object) -> Iterator[Tensor]:
@@ -133,7 +142,8 @@ def _tensors_in(value: object) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors_in(item)
+            if type(item) not in _SHARED:  # most often numbers, as strides
+                yield from _tensors_in(item)
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors_in(item)

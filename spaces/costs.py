@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_array
 
 _ROWS = 1024  # genomes a block: the intermediate arrays stay in the cache
 
@@ -117,10 +118,21 @@ class Peak:
         """Values at the kept counts: (n, n_groups) -> (n,)."""
         values = np.empty(len(counts))
         for block, x in _blocks(counts):
-            sizes = x @ self.forms.T
-            products = np.prod(sizes[:, self.products], axis=2)
-            values[block] = (products @ self.steps.T).max(axis=1)
+            sizes = self._sparse_forms @ np.ascontiguousarray(x.T)
+            products = sizes[self.products[:, 0]]
+            for column in self.products.T[1:]:
+                products *= sizes[column]
+            values[block] = (self._sparse_steps @ products).max(axis=0)
         return values
+
+    @cached_property
+    def _sparse_forms(self) -> csr_array:
+        return csr_array(self.forms)
+
+    @cached_property
+    def _sparse_steps(self) -> csr_array:
+        """Hardly a handful of tensors is alive in a step."""
+        return csr_array(self.steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,6 +134,14 @@ class ChannelSpace:
         """First unit of each group in the numbering through all groups, and the total: (n_groups + 1,)."""
         return np.concatenate([[0], np.cumsum([group.units for group in self.groups])]).astype(np.int64)
 
+    @cached_property
+    def vectors(self) -> tuple[tuple[np.ndarray, ...], tuple[int, ...]]:
+        """The distinct vectors of units on the axes, and which of them each axis has."""
+        number: dict[bytes, int] = {}
+        place = tuple(number.setdefault(axis.units.tobytes(), len(number)) for axis in self.axes)
+        first = {i: axis.units for axis, i in reversed(list(zip(self.axes, place, strict=True)))}
+        return tuple(first[i] for i in range(len(number))), place
+
     def sample(self, rng: np.random.Generator) -> Genome:
         """A random genome: each gene uniform over its choices, independently; then branches fall."""
         return self._settle([group.choices[rng.integers(len(group.choices))] for group in self.groups])

@@ -57,12 +57,11 @@ def kept_positions(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[st
     """(dimension, kept positions) per tensor that is cut; kept channels of modules that only state them."""
     cuts: Cuts = {}
     stated: dict[str, int] = {}
-    known: dict[bytes, Tensor] = {}
-    for axis in space.axes:
-        key = axis.units.tobytes()
-        if key not in known:
-            known[key] = torch.from_numpy(np.flatnonzero((axis.units < 0) | kept[axis.units]))
-        positions = known[key]
+    vectors, place = space.vectors
+    kept = np.append(kept, True)  # what unit -1 looks up
+    found = [torch.from_numpy(np.flatnonzero(kept[units])) for units in vectors]
+    for axis, i in zip(space.axes, place, strict=True):
+        positions = found[i]
         if axis.tensor.endswith(SIZE):
             stated[axis.tensor.removesuffix(SIZE)] = len(positions)
         elif len(positions) < len(axis.units):
