@@ -2,8 +2,9 @@
 
     python benchmarks/spaces.py [--repeats 7]
 
-Needs the extra `bench`, and a machine with nothing else to do. Results in spaces.json; times are medians in seconds on one thread, ours and theirs
-taken in turn. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32 voxels):
+Needs the extra `bench`, and a machine with nothing else to do. Results in spaces.json; times are medians in
+seconds on one thread, ours and theirs taken in turn. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32
+voxels):
 
 - a candidate: ours is `prune` (genome to ready module); theirs a deep copy, a MagnitudeImportance pruner at
   pruning ratio 0.5 on it, and its step;

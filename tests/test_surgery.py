@@ -139,6 +139,29 @@ def test_another_model_or_space_is_refused() -> None:
         prune(model, space, (7, 1), ranking)
 
 
+@pytest.mark.parametrize(
+    ("genome", "message"),
+    [
+        ((3,), "a genome has 2 genes here, not 1"),
+        ((3, 2, 2), "a genome has 2 genes here, not 3"),
+        ((-1, 2), "group '0' cannot keep -1 of 6 units"),
+        ((0, 2), "group '0' cannot keep 0 of 6 units; choose one of 1, 2, 3, ..., 6"),
+        ((3, 5), "group '3' cannot keep 5 of 4 units; choose one of 1, 2, 3, 4"),
+        ((2.5, 2), r"group '0' cannot keep 2\.5 of 6 units"),
+        ((float("nan"), 2), "group '0' cannot keep nan of 6 units"),
+    ],
+)
+def test_genomes_that_are_none_are_refused_and_change_nothing(
+    genome: tuple[float, ...], message: str
+) -> None:
+    model = chain()
+    space = trace(model, torch.randn(1, 1, 6, 6), verify=False)
+    ranking, before = rank_channels(model, space), snapshot(model)
+    with pytest.raises(InputError, match=message):
+        prune(model, space, genome, ranking)  # type: ignore[arg-type]  # that is the point
+    assert_untouched(model, before, training=True)
+
+
 @st.composite
 def random_networks(draw: st.DrawFn) -> nn.Module:
     """Blocks put together at random: convolution first, mean and linear layer last."""
