@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from evaluators.data import checks
+from evaluators.data.patients import anonymous
 from evaluators.data.places import data_dir
 from evaluators.data.splits import Kind, Splits, Subset
 from spaces.errors import DataError
@@ -185,9 +186,9 @@ def _groups(archive: Archive) -> dict[str, np.ndarray]:
     if suffix is None:
         return {}
     names = [archive.read(f"{split}_{suffix}").ravel() for split in splits]
-    # Numbered by first appearance: the order says nothing about the names.
-    _, first, inverse = np.unique(np.concatenate(names), return_index=True, return_inverse=True)
-    numbers = np.argsort(np.argsort(first))[inverse]
+    # Names are the same person's in every source; bare numbers mean something in their own source only.
+    own = "p" if all(part.dtype.kind in "US" for part in names) else f"{archive.name} "
+    numbers = anonymous([f"{own}{value}" for part in names for value in part.astype(str)])
     parts = dict(zip(splits, np.split(numbers, np.cumsum([len(part) for part in names])[:-1]), strict=True))
     for i, one in enumerate(splits):
         for other in splits[i + 1 :]:

@@ -3,13 +3,18 @@
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from evaluators.data import medmnist, npz, phantoms
-from evaluators.data.splits import Splits, isin_images
+from evaluators.data import listing, medmnist, npz, phantoms
+from evaluators.data.assembling import assemble
+from evaluators.data.joining import joined, mapped, numbered
+from evaluators.data.listing import Listing, find_folder
+from evaluators.data.normalisation import case_normalised
+from evaluators.data.splits import Splits, Subset, isin_images
 from evaluators.settings import DataSettings, Settings
 from spaces.errors import ConfigError, DataError, did_you_mean
 
@@ -24,13 +29,31 @@ class Source:
 
     usage: str
     options: Callable[[str], type[Settings]]
-    load: Callable[[str, Any], Splits]
+    load: Callable[[str, Any, DataSettings], Splits]
+    by_case: bool = False  # normalises every case itself where data.normalise = "case"
+
+
+def _listed(scheme: str, lister: Callable[[Path, str | None], Listing]) -> Source:
+    def load(rest: str, options: Any, settings: DataSettings) -> Splits:
+        return assemble(lister(find_folder(rest, scheme), settings.patient), settings)
+
+    return Source(f"{scheme}:FOLDER", lambda rest: NoOptions, load, by_case=True)
+
+
+def _table(rest: str, options: Any, settings: DataSettings) -> Splits:
+    return assemble(listing.table(find_folder(rest, "dicom"), settings.patient, options), settings)
 
 
 SOURCES: Mapping[str, Source] = {
-    "medmnist": Source("medmnist:NAME", lambda rest: medmnist.Options, medmnist.load),
-    "npz": Source("npz:PATH", lambda rest: NoOptions, lambda rest, options: npz.load(rest)),
-    "phantom": Source("phantom:KIND", phantoms.options, phantoms.load),
+    "medmnist": Source(
+        "medmnist:NAME", lambda rest: medmnist.Options, lambda rest, o, s: medmnist.load(rest, o)
+    ),
+    "npz": Source("npz:PATH", lambda rest: NoOptions, lambda rest, o, s: npz.load(rest)),
+    "folder": _listed("folder", listing.folder),
+    "decathlon": _listed("decathlon", listing.decathlon),
+    "nnunet": _listed("nnunet", listing.nnunet),
+    "dicom": Source("dicom:FOLDER", lambda rest: listing.TableOptions, _table, by_case=True),
+    "phantom": Source("phantom:KIND", phantoms.options, lambda rest, o, s: phantoms.load(rest, o)),
 }
 """Scheme -> source; a new kind of source is one more row."""
 
@@ -47,16 +70,8 @@ def load_splits(settings: DataSettings) -> Splits:
         ConfigError: The source or one of its options is unknown.
         DataError: The images cannot be had or cannot be used.
     """
-    [given] = settings.sources
-    scheme, colon, rest = given.partition(":")
-    if scheme not in SOURCES:
-        hint = did_you_mean(scheme, SOURCES) if colon else f"write one of {', '.join(source_names())}"
-        raise ConfigError(f"data.source = {given!r}: no such kind of source; {hint}")
-    if not rest:
-        raise ConfigError(f"data.source = {given!r}: write it as {SOURCES[scheme].usage}")
-    source = SOURCES[scheme]
-    options = _options(source.options(rest), settings.options, given)
-    splits = replace(_without_duplicates(source.load(rest, options)), normalise=settings.normalise)
+    whole = joined([_one(given, settings) for given in settings.sources])
+    splits = replace(_without_duplicates(numbered(whole)), normalise=settings.normalise)
     _check_limits(settings, splits)
     splits = replace(
         splits,
@@ -65,6 +80,25 @@ def load_splits(settings: DataSettings) -> Splits:
     )
     _check_classes(splits)
     return splits
+
+
+def _one(given: str, settings: DataSettings) -> Splits:
+    """One source, as it is."""
+    scheme, colon, rest = given.partition(":")
+    if scheme not in SOURCES:
+        hint = did_you_mean(scheme, SOURCES) if colon else f"write one of {', '.join(source_names())}"
+        raise ConfigError(f"data.source = {given!r}: no such kind of source; {hint}")
+    if not rest:
+        raise ConfigError(f"data.source = {given!r}: write it as {SOURCES[scheme].usage}")
+    source = SOURCES[scheme]
+    splits = source.load(rest, _options(source.options(rest), settings.options, given), settings)
+    if settings.normalise != "case" or source.by_case:
+        return splits
+    return mapped(splits, _by_case)
+
+
+def _by_case(subset: Subset) -> Subset:
+    return replace(subset, images=case_normalised(subset.images))
 
 
 def _options(model: type[Settings], given: Mapping[str, Any], source: str) -> Settings:
@@ -84,10 +118,13 @@ def _options(model: type[Settings], given: Mapping[str, Any], source: str) -> Se
 
 def _without_duplicates(splits: Splits) -> Splits:
     """Take out of train whatever is in val or test, value for value: what others report stays as it is."""
-    elsewhere = [splits.val.images]
+    elsewhere = [splits.val]
     with contextlib.suppress(DataError):  # test images that cannot be used are told of when they are opened
-        elsewhere.append(splits.open_test().images)
-    keep = ~isin_images(splits.train.images, elsewhere)
+        elsewhere.append(splits.open_test())
+    keep = ~isin_images(splits.train.images, [subset.images for subset in elsewhere])
+    for subset in elsewhere:
+        if splits.train.groups is not None and subset.groups is not None:
+            keep &= ~np.isin(splits.train.groups, subset.groups)
     if keep.all():
         return splits
     if not keep.any():
@@ -111,6 +148,8 @@ def _check_limits(settings: DataSettings, splits: Splits) -> None:
 
 
 def _check_classes(splits: Splits) -> None:
+    if splits.kind in ("regression", "multilabel"):
+        return
     if splits.kind not in ("classification", "segmentation"):
         return
     for name, subset in (("train", splits.train), ("val", splits.val)):
