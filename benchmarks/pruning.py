@@ -1,8 +1,8 @@
 """How fast candidates are made and priced, side by side with Torch-Pruning 1.6.1 in one run.
 
-    python benchmarks/spaces.py [--repeats 7]
+    python benchmarks/pruning.py [--repeats 7]
 
-Needs the extra `bench`, and a machine with nothing else to do. Results in spaces.json; times are medians in
+Needs the extra `bench`, and a machine with nothing else to do. Results in pruning.json; times are medians in
 seconds on one thread, ours and theirs taken in turn. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32
 voxels):
 
@@ -21,7 +21,6 @@ import gc
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).parent.resolve()]
-# else this script, which has the name of the package, would be imported in its place
 
 import numpy as np
 import torch
@@ -196,7 +193,7 @@ def main() -> None:
         "trace_senet154_s": medians(2, trace=lambda: trace(large, image, verify=False))["trace"],
         "load_at_end": os.getloadavg()[0],
     }
-    (HERE / "spaces.json").write_text(json.dumps(result, indent=2) + "\n")
+    (HERE / "pruning.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 

@@ -1,0 +1,204 @@
+"""Does the driver keep 64 workers busy for 10,000 trials, at a cost per trial and a memory that stay flat?
+
+    python benchmarks/scale.py [--trials 10000] [--speed 2.5]
+
+The workers are threads that sleep instead of training: log-normal times, mean 2 s, sigma 0.5. Time is
+compressed (`--speed`: everything 2.5 times faster), which asks as much more of the driver: 64 workers of 2 s
+leave it 31 ms a trial, here it has 12.5 ms. Everything else is real: the loop, the controller, records with
+per-case arrays of 2,000 cases, an SQLite file in which each record is one synchronous transaction. Results
+in scale.json:
+
+- busy: the sum of the sleeping times over 64 times the wall time of the whole campaign, its start and its
+  end included;
+- ask, tell, find and store time per trial (CPU time of the driver's thread; store: wall time, with the disk),
+  means of the 100 trials up to the 100th, 1,000th and 10,000th, and the driver's resident memory then;
+- how busy the workers are for lags from 64 (the slowest of 64 trials holds up the rest) to 512.
+"""
+
+import argparse
+import gc
+import json
+import os
+import queue
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from evaluators.analytic import AnalyticWorkload
+from search.campaign import Budget, Campaign
+from search.controllers.registry import make_controller
+from search.describe import versions
+from search.monitor import Monitor
+from search.schedule import SingleRung
+from search.start import common_first
+from search.store.archive import Store
+from search.store.entries import CampaignEntry
+from spaces.messages import Outcome, Trial
+from spaces.objectives import FLOPS
+from spaces.space import ChannelSpace
+
+HERE = Path(__file__).parent
+WORKERS, MEAN_S, SIGMA, CASES = 64, 2.0, 0.5, 2_000
+MARKS = (100, 1_000, 10_000)
+PARTS = ("ask", "tell", "find", "store")
+
+
+class SleepingPool:
+    """64 workers that sleep, then know the answer."""
+
+    workers = WORKERS
+
+    def __init__(self, workload: AnalyticWorkload, speed: float) -> None:
+        self._evaluator = workload.build()
+        self._speed = speed
+        self._threads = ThreadPoolExecutor(WORKERS)
+        self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.pending = 0
+        self.slept_s = 0.0
+
+    def submit(self, trial: Trial) -> None:
+        self.pending += 1
+        rng = np.random.default_rng(trial.number)
+        sleep_s = MEAN_S * np.exp(SIGMA * rng.standard_normal() - SIGMA**2 / 2) / self._speed
+        self.slept_s += sleep_s
+        self._threads.submit(self._evaluate, trial, sleep_s)
+
+    def _evaluate(self, trial: Trial, sleep_s: float) -> None:
+        time.sleep(sleep_s)
+        outcome = self._evaluator.evaluate(trial)
+        noise = np.random.default_rng(trial.number).random((4, CASES), dtype=np.float32)
+        cases = {"metric": noise[0], "loss": noise[1], "score": noise[2:].T}
+        self._done.put(Outcome(trial.number, outcome.status, outcome.values, cases, {"wall_s": sleep_s}))
+
+    def completed(self, timeout: float | None = None) -> list[Outcome]:
+        outcomes = []
+        try:
+            outcomes.append(self._done.get(timeout=timeout))
+            while True:
+                outcomes.append(self._done.get_nowait())
+        except queue.Empty:
+            self.pending -= len(outcomes)
+            return outcomes
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+class Meter:
+    """Seconds per trial by part, and memory, around the marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}
+        self.memory_mb: dict[int, float] = {}
+
+    def timing(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        seconds = self.seconds[part]
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            began = time.thread_time() if part != "store" else time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                now = time.thread_time() if part != "store" else time.perf_counter()
+                seconds.append(now - began)
+                if part == "store" and len(seconds) in MARKS:
+                    self.memory_mb[len(seconds)] = resident_mb()
+
+        return timed
+
+    def around(self, mark: int) -> dict[str, float]:
+        """Mean milliseconds of each part over the 100 trials up to the mark, and the memory then."""
+        window = slice(mark - 100, mark)
+        means = {f"{part}_ms": 1e3 * float(np.mean(self.seconds[part][window])) for part in PARTS}
+        return means | {"resident_mb": self.memory_mb[mark]}
+
+
+def resident_mb() -> float:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def campaign(controller: str, trials: int, lag: int, speed: float) -> dict[str, Any]:
+    """One campaign on sleeping workers."""
+    space = ChannelSpace.chain([64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512, 512])
+    workload = AnalyticWorkload(space, noise=0.1)
+    meter, pool = Meter(), SleepingPool(workload, speed)
+    proposer = make_controller(controller, space, (FLOPS, workload.metric), 0, common_first(space))
+    schedule = SingleRung(proposer, space.dense)
+    schedule.ask, schedule.tell = meter.timing("ask", schedule.ask), meter.timing("tell", schedule.tell)
+    entry = CampaignEntry(
+        name="scale",
+        config={},
+        fingerprint=workload.fingerprint,
+        fingerprints=workload.fingerprints,
+        description={},
+    )
+    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/scale.db") as store:
+        store.append = meter.timing("store", store.append)
+        store.find = meter.timing("find", store.find)
+        loop = Campaign(
+            id=store.create(entry),
+            store=store,
+            space=space,
+            schedule=schedule,
+            metric=workload.metric,
+            chance=workload.chance,
+            lag=lag,
+            budget=Budget(trials),
+        )
+        began, worked = time.perf_counter(), time.thread_time()
+        loop.run(pool, Monitor())
+        wall_s, driver_s = time.perf_counter() - began, time.thread_time() - worked
+        assert len(store.numbers(loop.id, "complete")) == trials
+        file_mb = Path(folder, "scale.db").stat().st_size / 1e6
+    pool.close()
+    result = {
+        "controller": controller,
+        "trials": trials,
+        "lag": lag,
+        "wall_s": wall_s,
+        "busy": pool.slept_s / (WORKERS * wall_s),
+        "driver_cpu_ms_per_trial": 1e3 * driver_s / trials,
+        "store_mb": file_mb,
+        "around": {str(mark): meter.around(mark) for mark in MARKS if mark <= trials},
+    }
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--speed", type=float, default=2.5)
+    options = parser.parse_args()
+    run = campaign("nsga2", options.trials, 256, options.speed)
+    lags = [campaign("nsga2", min(options.trials, 2_000), lag, options.speed) for lag in (64, 128, 256, 512)]
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "cpu_count": os.cpu_count(),
+        "workers": WORKERS,
+        "mean_s": MEAN_S,
+        "sigma": SIGMA,
+        "time_compressed": options.speed,
+        "cases": CASES,
+        "campaign": run,
+        "lags": lags,
+    }
+    (HERE / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
