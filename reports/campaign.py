@@ -10,7 +10,7 @@ import pandas as pd
 from reports.table import failed_frame, headline, history_frame, ladder_hypervolume, trials_frame
 from spaces.messages import Genome, Record
 
-MARGIN = 0.02
+TOLERANCE = 0.02
 """How far below dense counts as keeping the metric, in the page's sentence."""
 
 _NAMES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -73,7 +73,7 @@ class CampaignReport:
     @property
     def headline(self) -> pd.Series:
         """The row that the answer speaks of."""
-        return headline(self.trials, MARGIN)
+        return headline(self.trials, TOLERANCE)
 
     @property
     def hypervolume(self) -> float:

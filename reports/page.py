@@ -20,7 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from reports import figures
-from reports.campaign import MARGIN, CampaignReport, without_paths
+from reports.campaign import TOLERANCE, CampaignReport, without_paths
 from reports.theme import DARK
 from spaces.errors import InputError
 
@@ -83,7 +83,7 @@ def render(reports: Sequence[CampaignReport]) -> str:
         policy=_policy(scripts.values()),
         css=Markup(_template_text("report.css")),  # our own file
         data=Markup(_json(payload)),  # escaped for a script element
-        margin=MARGIN,
+        margin=TOLERANCE,
         **scripts,
     )
 
@@ -102,13 +102,13 @@ def answer(report: CampaignReport) -> dict[str, str]:
     spread = f" (± {half:.3f})" if math.isfinite(half) else ""
     cost = percent(row["flops_ratio"])
     sentence = f"At {cost} of the FLOPs the {metric} is {row['metric']:.3f}: {relation}{spread}."
-    if row["low"] > -MARGIN:
+    if row["low"] > -TOLERANCE:
         caveat = (
-            f"The cheapest network whose own 95 % interval stays within {MARGIN} of dense on {report.cases} "
-            "cases; it was chosen among many, so held-out images must confirm it."
+            f"The cheapest network whose own 95 % interval stays within {TOLERANCE} of dense on "
+            f"{report.cases} cases; it was chosen among many, so held-out images must confirm it."
         )
     else:
-        caveat = f"That a network stays within {MARGIN} of dense is not shown by {report.cases} cases."
+        caveat = f"That a network stays within {TOLERANCE} of dense is not shown by {report.cases} cases."
     return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat}
 
 

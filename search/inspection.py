@@ -19,13 +19,13 @@ from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network
 from search.schedule import DENSE_REPLICATES
+from spaces.fronts import OCTAVES
 from spaces.messages import Genome
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.surgery import prune
 
 MEASURED_S = 0.5  # spent on each kind of step, after one to warm up
-OCTAVES = 6  # the FLOPs axis ends at 1/64 of dense
 
 
 @dataclass(frozen=True)

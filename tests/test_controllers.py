@@ -371,8 +371,11 @@ def test_wrong_names_and_options(name: str, options: dict[str, Any], message: st
         (
             "optuna:nsgaii",
             {"population_size": 1},
-            "Optuna's NSGAIISampler refuses its options (population_size = 1)",
+            "Optuna's NSGAIISampler cannot use its options (population_size = 1)",
         ),
+        # Optuna itself sees these only when its startup is over:
+        ("optuna:tpe", {"n_ei_candidates": 0}, "Optuna's TPESampler cannot use its options (n_ei_candidates"),
+        ("optuna:gp", {"n_startup_trials": "few"}, "Optuna's GPSampler cannot use its options"),
     ],
 )
 def test_options_out_of_range(name: str, options: dict[str, Any], message: str) -> None:

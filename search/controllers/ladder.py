@@ -6,11 +6,10 @@ import numpy as np
 
 from search.controllers.base import SequentialController
 from search.start import uniform_networks
+from spaces.fronts import OCTAVES
 from spaces.messages import Genome
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
-
-_LOWEST = -6.0  # octaves; the rungs below come last
 
 
 class LadderController(SequentialController):
@@ -32,7 +31,7 @@ class LadderController(SequentialController):
         if not left.any():
             return None
         gaps = np.abs(self._levels[left][:, None] - self._levels[~left]).min(axis=1, initial=np.inf)
-        gaps[self._levels[left] < _LOWEST] -= 1e6
+        gaps[self._levels[left] < -OCTAVES] -= 1e6
         return self._rungs[np.flatnonzero(left)[gaps.argmax()]]
 
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:

@@ -21,6 +21,7 @@ from spaces.space import ChannelSpace
 
 _TRIES = 3  # proposals that were asked before, until one near the last is taken instead
 _STARTUP = 10
+_REHEARSED = 200  # a longer startup than that is not waited for before the search
 _DEFAULTS: dict[str, dict[str, Any]] = {  # where ours differ from Optuna's
     "GPSampler": {"n_startup_trials": 2},  # the startup here is longer and better spread
     "TPESampler": {"n_startup_trials": 2, "constant_liar": True},
@@ -68,6 +69,8 @@ class OptunaController(SequentialController):
             group.name: IntDistribution(0, len(group.choices) - 1) for group in space.groups
         }
         self._sampler = _make_sampler(sampler, own, seed)
+        if own:
+            _rehearse(sampler, own, len(self.objectives))
         with _quiet():
             self._study = self._new_study()
         self._number: dict[Genome, int] = {}  # Optuna's number of each genome's trial
@@ -164,9 +167,36 @@ def _make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.sa
         with _quiet():
             sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed, **arguments)
     except (TypeError, ValueError) as error:
-        shown = ", ".join(f"{key} = {value!r}" for key, value in options.items())
-        raise ConfigError(f"Optuna's {name} refuses its options ({shown}): {error}") from None
+        raise _refusal(name, options, error) from None
     return sampler
+
+
+def _rehearse(name: str, options: Mapping[str, Any], n_objectives: int) -> None:
+    """Ask and tell a sampler of these options until it leaves its startup, on a toy problem.
+
+    Optuna looks at many options only then, which may be hours into a campaign.
+
+    Raises:
+        ConfigError: It cannot work with them.
+    """
+    sampler = _make_sampler(name, options, seed=0)
+    sizes = [options.get(key, 0) for key in ("n_startup_trials", "population_size")]
+    until = min(max([size for size in sizes if isinstance(size, int)]), _REHEARSED)
+    toy: dict[str, BaseDistribution] = {name: IntDistribution(0, 7) for name in ("a", "b")}
+    try:
+        with _quiet():
+            study = optuna.create_study(sampler=sampler, directions=["minimize"] * n_objectives)
+            for turn in range(until + 3):
+                trial = study.ask(toy)
+                study.tell(trial, [float(turn * k % 5) for k in range(1, n_objectives + 1)])
+    except Exception as error:  # whatever it is, the options are all that can be wrong here
+        raise _refusal(name, options, error) from None
+
+
+def _refusal(name: str, options: Mapping[str, Any], error: Exception) -> ConfigError:
+    shown = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ConfigError(f"Optuna's {name} cannot use its options ({shown}): {reason}; see search.options")
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import numpy as np
 
 from search.genes import Genes, octaves
+from spaces.fronts import OCTAVES
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 
-_LOWEST = -6.0  # octaves: where a front's hypervolume ends
 _SCALES = 128
 
 
@@ -28,7 +28,7 @@ class StratifiedSampler:
         self._genes = Genes(space)
         self._spread = spread
         minimal = np.array([space.minimal], dtype=float)
-        self._lowest = max(_LOWEST, float(octaves(space, minimal)[0]))
+        self._lowest = max(-OCTAVES, float(octaves(space, minimal)[0]))
         self._least_ratio = float((minimal[0] / self._genes.dense).min(initial=1.0))
 
     def draw(self, rng: np.random.Generator) -> Genome:
