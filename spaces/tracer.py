@@ -34,6 +34,7 @@ class Tracer(TorchDispatchMode):
         touched: Names of the parameters and buffers that some operator read.
         produced: Ids in the order in which operators produced them.
         stated: Ids whose number a module states, by its path.
+        model: The network.
         ledger: Where costs are written, in the pass that counts them.
         flow: Where is written what each operator reads and writes, if someone wants to know.
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
@@ -59,7 +60,7 @@ class Tracer(TorchDispatchMode):
         self.entered: Ids | None = None
         self._reshapes: dict[str, int] = {}
         self._dims = WeakTensorKeyDictionary()
-        self._model = model
+        self.model = model
         self._modules = dict(model.named_modules())
         self._names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
@@ -82,11 +83,11 @@ class Tracer(TorchDispatchMode):
         self.ledger = ledger
         self._reshapes.clear()
         if ledger is not None:
-            ledger.own(tensor for _, tensor in named_tensors(self._model))
+            ledger.own(tensor for _, tensor in named_tensors(self.model))
         if self.flow is not None:
             self.flow.begin(call.tensors)
         with torch.no_grad(), attention_unfused(), self._watched(), _NoFeatureDropout(), self:
-            result = call(self._model)
+            result = call(self.model)
         tensors = list(find_tensors(result))
         if self.flow is not None:
             self.flow.end((tensor, self.dims(tensor)) for tensor in tensors)
@@ -98,13 +99,13 @@ class Tracer(TorchDispatchMode):
 
     def parameter_sizes(self) -> Iterator[list[Size]]:
         """The shape of every parameter, shared ones once."""
-        for _, tensor in named_tensors(self._model):
+        for _, tensor in named_tensors(self.model):
             if isinstance(tensor, nn.Parameter):
                 yield sizes(tensor, self.dims(tensor))
 
     def unused(self) -> list[str]:
         """Parameters that no operator read."""
-        return [name for name, _ in self._model.named_parameters() if name not in self.touched]
+        return [name for name, _ in self.model.named_parameters() if name not in self.touched]
 
     def next_site(self) -> Site:
         """The identity of the reshape that runs now."""
@@ -175,7 +176,7 @@ class Tracer(TorchDispatchMode):
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Keep `path` and `entered` on the module that runs."""
-        paths = {id(module): path for path, module in reversed(list(self._model.named_modules()))}
+        paths = {id(module): path for path, module in reversed(list(self.model.named_modules()))}
         stack: list[tuple[str, Ids | None]] = []
 
         def enter(module: nn.Module, args: Any) -> None:

@@ -18,6 +18,7 @@ from spaces.inputs import Call, Example
 from spaces.ledger import Ledger
 from spaces.space import ChannelSpace, choices
 from spaces.step import Site
+from spaces.supervision import switch_on, widths_read
 from spaces.survey import coarsen
 from spaces.tracer import Tracer
 from spaces.verification import Guilt, find_guilty, first_line
@@ -205,7 +206,24 @@ def _passes(
             raise
         except Exception:  # a network that trains on more than images; eval mode is what is deployed
             pass
+        _run_supervised(tracer, copied, two)
     return tracer, ledger
+
+
+def _run_supervised(tracer: Tracer, model: nn.Module, call: Call) -> None:
+    """Once more in both modes with supervision heads on, where the network has them and they are off."""
+    if not switch_on(model):
+        return
+    flow, tracer.flow = tracer.flow, None
+    for training in (False, True):
+        model.train(training)
+        try:
+            _run_to_outputs(tracer, call, None)
+        except RunError:
+            raise
+        except Exception:  # built without heads, it has a switch to no avail
+            pass
+    tracer.flow = flow
 
 
 def _run_to_outputs(tracer: Tracer, call: Call, ledger: Ledger | None) -> None:
@@ -215,11 +233,17 @@ def _run_to_outputs(tracer: Tracer, call: Call, ledger: Ledger | None) -> None:
 
 
 def _freeze_unused(tracer: Tracer) -> None:
-    """Parameters that no pass reached stay whole, and so does the rest of their module."""
-    halves = {module_of(name) for name in tracer.unused()}
+    """Parameters that no pass reached stay whole, as do the rest of their module and what could feed it.
+
+    That is every layer that makes or reads as many channels, for nothing tells which of them it would be.
+    """
+    unused = tracer.unused()
+    halves, wanted = {module_of(name) for name in unused}, widths_read(tracer.model, unused)
     for (name, _), ids in tracer.axes.items():
         if name not in tracer.touched:
             tracer.graph.freeze(ids, None)
+        elif len(ids) in wanted:
+            tracer.graph.freeze(ids, f"may feed {wanted[len(ids)]}, which never runs")
         elif module_of(name) in halves:
             tracer.graph.freeze(ids, "belongs to a module of which a part never runs")
 

@@ -22,6 +22,7 @@ from spaces.inputs import Call, Example
 from spaces.messages import Genome
 from spaces.reference import Reference, randomised, silenced
 from spaces.space import ChannelSpace
+from spaces.supervision import switch_off, switch_on
 from spaces.surgery import cut
 from spaces.tracer import attention_unfused, find_tensors
 
@@ -140,6 +141,19 @@ class Prover:
         """Random weights and inputs; raises what the network raises on them."""
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
         self.call = self._smallest(call.map(lambda tensor: _random_input(tensor, generator, self.dtype)))
+        self._supervise()
+
+    def _supervise(self) -> None:
+        """Turn supervision heads on where the network runs with them, so that they are proved, too."""
+        off = switch_on(self.dense)
+        if not off:
+            return
+        try:
+            self._run(self.dense)
+        except Exception:  # it was built without heads
+            switch_off(off)
+        if isinstance(self._train(self.dense, self.call), str):
+            switch_off(off)
 
     def _smallest(self, call: Call) -> Call:
         """The call on the smallest images that the network accepts in both modes, or as it is."""

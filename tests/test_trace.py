@@ -123,6 +123,11 @@ def test_parameters_that_never_run_are_named() -> None:
     )
 
 
+def test_what_may_feed_a_layer_that_never_runs_stays() -> None:
+    reasons = _frozen(lambda m, x: m.head(m.a(x)), a=conv(4, 6), head=conv(6, 2), spare=conv(6, 2))
+    assert reasons["a"] == "may feed spare, which never runs"
+
+
 def test_heads_that_only_training_uses_are_outputs() -> None:
     def forward(m: Net, x: Tensor) -> object:
         x = m.a(x)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.networks import nets
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from spaces.ranking import rank_channels
 from spaces.surgery import prune
@@ -75,3 +76,30 @@ def test_flops_and_parameters_of_resnet18_by_hand() -> None:
     costs = space.cost(space.dense)
     assert costs.flops[0] == 2 * 1_814_073_344
     assert costs.params[0] == 11_689_512 + 128 + 256 + 512
+
+
+SWITCHED = {
+    "BasicUNetPlusPlus": "deep_supervision",
+    "nnU-Net PlainConvUNet": "decoder.deep_supervision",
+    "nnU-Net ResidualEncoderUNet": "decoder.deep_supervision",
+    "DynUNet, deep supervision": "deep_supervision",
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # MONAI's own
+@pytest.mark.parametrize("name", SWITCHED)
+def test_supervision_heads_fit_when_they_are_switched_on_again(name: str) -> None:
+    path, _, attribute = SWITCHED[name].rpartition(".")
+    model, images = ZOO[name].build(2), ZOO[name].example(2, batch=2)
+
+    def shapes(network: nn.Module) -> list[torch.Size]:
+        setattr(network.get_submodule(path), attribute, True)
+        with torch.no_grad():
+            return [tensor.shape for tensor in find_tensors(network.train()(images))]
+
+    setattr(model.get_submodule(path), attribute, False)
+    space = trace(model, images, round_to=1)
+    pruned = prune(model, space, space.minimal, rank_channels(model, space))
+    assert getattr(pruned.get_submodule(path), attribute) is False
+    assert not [frozen for frozen in space.frozen if "never" in frozen.reason]
+    assert shapes(pruned) == shapes(model)
