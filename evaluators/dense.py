@@ -16,9 +16,10 @@ from evaluators.data.splits import Splits
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
 from evaluators.networks import code_of
 from evaluators.pools.threads import pinned_threads
+from evaluators.precision import resolve_device, resolve_precision
 from evaluators.protocols import Task
 from evaluators.settings import NetworkSettings, RecipeSettings
-from evaluators.training import Progress, check_network, resolve_device, tune
+from evaluators.training import Progress, check_network, tune
 
 PROCEDURE = 1
 """Raise it with every change after which training gives other weights."""
@@ -53,6 +54,7 @@ def dense_weights(
         NetworkError: The network does not fit the images or the task.
         RunError: The training diverges.
     """
+    where = resolve_device(device)
     parts = {
         "procedure": PROCEDURE,
         "network": settings.model_dump(mode="json", include={"factory", "arguments"}),
@@ -60,7 +62,8 @@ def dense_weights(
         "initial": fingerprint_of_arrays(as_arrays(network)),
         "data": splits.fingerprint,
         "task": task.signature,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json") | {"precision": resolve_precision(recipe.precision, where)},
+        "device": where.type,
         "seed": seed,
     }
     path = Path(cache_dir) / f"dense-{fingerprint_of(parts)[:32]}.safetensors"

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
+from evaluators.precision import resolve_device
 from evaluators.rungs.bench import Bench
 from evaluators.rungs.table import find_rung
 from evaluators.tasks.factory import make_task
-from evaluators.training import check_network, measure, resolve_device
+from evaluators.training import check_network, measure
 from spaces.messages import Outcome, Trial
 from spaces.surgery import prune
 

@@ -131,20 +131,47 @@ class TaskSettings(Settings):
         return self
 
 
-class RecipeSettings(Settings):
-    """How a network is trained: SGD with Nesterov momentum and a one-cycle cosine."""
+class AugmentationSettings(Settings):
+    """How far training images are changed at random; the defaults mirror and shift."""
+
+    mirror: bool = Field(True, description="left and right; masks along all axes")
+    shift: float = Field(1 / 14, ge=0, le=0.5, description="at most, in shares of the image size")
+    rotate: float = Field(0.0, ge=0, le=180, description="at most, in degrees; in 3-D around every axis")
+    scale: float = Field(0.0, ge=0, le=1, description="at most larger or smaller by this share")
+    contrast: float = Field(0.0, ge=0, le=2, description="at most stronger or weaker by this share")
+    brightness: float = Field(0.0, ge=0, le=3, description="at most, in standard deviations of the images")
+    noise: float = Field(0.0, ge=0, le=3, description="Gaussian, at most, in standard deviations")
+
+
+class TrainingSettings(Settings):
+    """What recipe and proxy have in common: the optimiser and what it sees."""
+
+    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum")
+    batch_size: int = Field(32, ge=1, description="images per step")
+    learning_rate: float = Field(
+        0.05, gt=0, description="at its peak: a short warm-up, then a cosine to zero"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; 0: plain")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 of sgd, decoupled of adamw; on all parameters")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradients")
+    augment: bool = Field(True, description="whether training images are changed at random")
+    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="how")
+    balanced: bool = Field(False, description="every class is seen equally often")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of training; auto: mixed on GPUs, float32 on CPUs (bfloat16 may take half the time)",
+    )
+
+
+class RecipeSettings(TrainingSettings):
+    """How the dense network is trained."""
 
     epochs: float = Field(20, gt=0, description="passes over the training images")
-    batch_size: int = Field(32, ge=1, description="images per step")
-    learning_rate: float = Field(0.05, gt=0, description="at its peak, after the warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; 0: plain SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="L2, on all parameters")
-    augment: bool = Field(True, description="random mirroring and shifts")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights, batches and augmentation")
     threads: int = Field(2, ge=1, description="CPU threads; sums in another order are other weights")
 
 
-class ProxySettings(Settings):
+class ProxySettings(TrainingSettings):
     """The cheap evaluation of a candidate: prune, adapt, measure on val. See `evaluators.rungs.table`."""
 
     rung: Literal["recalibrate", "shared", "finetune", "full"] = Field(
@@ -157,10 +184,11 @@ class ProxySettings(Settings):
     full_epochs: float = Field(10, gt=0, description="full: passes over all training images")
     shared_epochs: float = Field(20, gt=0, description="passes of the joint training")
     train_limit: int | None = Field(None, ge=1, description="size of the stratified training subset")
-    batch_size: int = Field(32, ge=1, description="images per step")
-    learning_rate: float = Field(0.02, gt=0, description="at its peak, after the warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; 0: plain SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="L2, on all parameters")
-    augment: bool = Field(True, description="random mirroring and shifts")
+    learning_rate: float = Field(
+        0.02, gt=0, description="at its peak: a short warm-up, then a cosine to zero"
+    )
+    distill: float = Field(
+        0.0, ge=0, le=1, description="share of the loss that is about imitating the dense network"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, description="CPU threads of one evaluation")

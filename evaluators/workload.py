@@ -15,6 +15,7 @@ import torch
 from evaluators.data.splits import Splits, Subset
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
 from evaluators.networks import build_network, load_weights
+from evaluators.precision import pinned
 from evaluators.settings import NetworkSettings, ProxySettings, TaskSettings
 from spaces.errors import DataError
 from spaces.ranking import Ranking
@@ -39,7 +40,7 @@ class Workload:
         ranking: Which channels go first.
         splits: Train and val; the test images stay behind.
         task: What the network is for.
-        proxy: How a candidate is evaluated.
+        proxy: How a candidate is evaluated; kept with device and precision pinned, see `pinned`.
         shared: Jointly trained weights, for the rungs that slice them; None: not trained.
     """
 
@@ -55,10 +56,11 @@ class Workload:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", replace(self.splits, open_test=_no_test_images))
+        object.__setattr__(self, "proxy", pinned(self.proxy))
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
-        """By part, so that a difference can be named; device and rung are no part of it."""
+        """By part, so that a difference can be named; the rung and the device's number are no part of it."""
         return {
             "network": fingerprint_of([self.network.factory, self.network.arguments, dict(self.code)]),
             "weights": fingerprint_of_arrays(self.weights),
@@ -67,6 +69,7 @@ class Workload:
             "data": self.splits.fingerprint,
             "task": fingerprint_of(self.task.model_dump(mode="json")),
             "proxy": fingerprint_of(self.proxy.model_dump(mode="json", exclude={"device", "rung"})),
+            "device": torch.device(self.proxy.device).type,
             "shared": fingerprint_of_arrays(self.shared or {}),
             "code": fingerprint_of({"procedure": PROCEDURE, "torch": torch.__version__.partition("+")[0]}),
         }

@@ -13,8 +13,9 @@ from torch import nn
 
 from evaluators.data.splits import Splits
 from evaluators.pools.threads import pinned_threads
+from evaluators.precision import resolve_device
 from evaluators.protocols import Task
-from evaluators.training import Tensors, measure, n_steps, resolve_device, tune
+from evaluators.training import Tensors, measure, n_steps, tune
 from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network

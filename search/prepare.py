@@ -14,10 +14,11 @@ from evaluators.folds import Folds
 from evaluators.metrics import Margin, margin_over_chance
 from evaluators.networks import build_network, code_of
 from evaluators.pools.threads import pinned_threads
+from evaluators.precision import pinned, resolve_device
 from evaluators.protocols import Task
 from evaluators.rungs.joint import shared_weights
 from evaluators.tasks.factory import make_task
-from evaluators.training import batches, check_network, measure, resolve_device
+from evaluators.training import batches, check_network, measure
 from evaluators.workload import Workload
 from search.config import CampaignConfig
 from search.controllers.registry import check_controller, make_controller
@@ -193,7 +194,15 @@ def make_workload(
     with pinned_threads(config.proxy.threads):
         ranking = rank_channels(network, space, config.pruning.criterion, batches=looks, loss=task.loss)
     code = code_of(network, config.network, config.task.evaluator)
-    return Workload(config.network, code, weights, space, ranking, splits, config.task, config.proxy), dense
+    proxy = pinned(config.proxy, _worker_device(config))
+    return Workload(config.network, code, weights, space, ranking, splits, config.task, proxy), dense
+
+
+def _worker_device(config: CampaignConfig) -> str | None:
+    """What "auto" means for the workers: Ray shows them no GPU unasked."""
+    if config.execution.executor != "ray":
+        return None
+    return "cuda" if config.execution.gpus_per_worker else "cpu"
 
 
 def with_shared(workload: Workload, task: Task, artifacts: Path, monitor: Monitor) -> Workload:

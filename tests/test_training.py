@@ -1,5 +1,6 @@
 """Training: what the seed decides and nothing else does, batches, normalisation, measuring, the cache."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,11 @@ from torch import nn
 from evaluators.augment import BatchStream
 from evaluators.data.splits import Kind, Splits, Subset
 from evaluators.dense import as_arrays, dense_weights, train_dense
+from evaluators.precision import pinned, resolve_device, resolve_precision
 from evaluators.settings import NetworkSettings, ProxySettings, RecipeSettings, TaskSettings
 from evaluators.tasks.factory import make_task
-from evaluators.training import (
-    Normalisation,
-    Tensors,
-    batches,
-    check_network,
-    measure,
-    n_steps,
-    resolve_device,
-    tune,
-)
+from evaluators.teacher import Teacher
+from evaluators.training import Normalisation, Tensors, batches, check_network, measure, n_steps, tune
 from spaces.errors import ConfigError, DataError, NetworkError, RunError
 
 CPU = torch.device("cpu")
@@ -218,7 +212,9 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     splits = some_splits()
     task = make_task(TaskSettings(), splits)
     settings = ProxySettings(epochs=20, batch_size=8, learning_rate=1e30)
-    with pytest.raises(RunError, match=r"not finite by step 20 of 120 at learning rate 1e\+30; lower it"):
+    with pytest.raises(
+        RunError, match=r"not finite by step 20 of 120 at learning rate 1e\+30; lower it, or set clip_norm"
+    ):
         tune(some_network(), tensors(splits), task, settings, seed=0)
 
 
@@ -306,3 +302,117 @@ def test_a_torn_cache_file_is_replaced(tmp_path: Path) -> None:
     assert trained
     assert same(again, weights)
     assert not cached(tmp_path, some_splits(), some_network())[1]
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_refused() -> None:
+    """A loss that is finite to the end says nothing about what its last gradient did."""
+
+    class Explosive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 2)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += torch.inf
+            return self.linear(x.flatten(1))
+
+    splits = some_splits()
+    with pytest.raises(RunError, match="seen is not finite after training at learning rate"):
+        tune(Explosive(), tensors(splits), make_task(TaskSettings(), splits), ProxySettings(epochs=1), seed=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimiser": "adamw", "learning_rate": 0.01},
+        {"precision": "bfloat16"},
+        {"clip_norm": 1.0},
+        {"balanced": True},
+        {"augmentation": {"rotate": 5, "scale": 0.1, "contrast": 0.1, "noise": 0.05}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_every_way_of_training_learns_and_repeats(kind: Kind, options: dict) -> None:
+    splits = some_splits(kind)
+    task, data = make_task(TaskSettings(kind=kind), splits), tensors(splits)
+    settings = ProxySettings(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.05} | options)
+    start, once, twice = (some_network(kind) for _ in range(3))
+    tune(once, data, task, settings, seed=1)
+    tune(twice, data, task, settings, seed=1)
+    assert same(as_arrays(once), as_arrays(twice))
+    assert measure(once, data, task)[0]["loss"] < measure(start, data, task)[0]["loss"]
+    assert all(p.dtype == torch.float32 for p in once.parameters())
+
+
+def test_clipping_keeps_steps_small() -> None:
+    splits = some_splits()
+    task, data = make_task(TaskSettings(), splits), tensors(splits)
+    options = {"epochs": 0.1, "momentum": 0, "weight_decay": 0, "learning_rate": 1.0, "augment": False}
+    moved = []
+    for clip_norm in (None, 1e-3):
+        network = some_network()
+        tune(network, data, task, ProxySettings(clip_norm=clip_norm, **options), seed=0)
+        steps = zip(network.parameters(), some_network().parameters(), strict=True)
+        moved.append(math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in steps)))
+    assert moved[1] == pytest.approx(1e-3, rel=1e-2)
+    assert moved[0] > 10 * moved[1]
+
+
+class _Counting(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.network(x)
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_a_student_becomes_like_its_teacher_who_is_asked_once(kind: Kind) -> None:
+    splits = some_splits(kind)
+    task, data = make_task(TaskSettings(kind=kind), splits), tensors(splits)
+    dense = train_dense(some_network(kind), splits, task, RecipeSettings(epochs=8, batch_size=8), seed=0)
+    asked = _Counting(dense)
+    teacher = Teacher(asked)
+    settings = ProxySettings(epochs=4, batch_size=8, learning_rate=0.1, distill=1.0)
+
+    def distance(network: nn.Module) -> float:
+        with torch.no_grad():
+            return float(task.imitation(network.eval()(data.images), dense(data.images)))
+
+    students = [some_network(kind) for _ in range(2)]
+    for student in students:
+        tune(student, data, task, settings, seed=5, teacher=teacher)
+    assert same(as_arrays(students[0]), as_arrays(students[1]))
+    assert asked.calls == n_steps(settings, len(data)), "the second student saw the same batches"
+    assert distance(students[0]) < distance(some_network(kind))
+    alone = some_network(kind)
+    tune(alone, data, task, settings.model_copy(update={"distill": 0.0}), seed=5, teacher=teacher)
+    assert not same(as_arrays(alone), as_arrays(students[0]))
+
+
+def test_a_teacher_without_room_answers_all_the_same() -> None:
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = _Counting(some_network().eval())
+    room = 2 * 4 * 2 * 4  # bytes: two answers of four images and two classes
+    teacher = Teacher(asked, largest=room)
+    answers = [teacher.tell("a", step, images) for step in (0, 1, 2, 0, 1, 2)]
+    assert asked.calls == 4, "the third never found room"
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+    teacher.tell("b", 0, images)
+    teacher.tell("b", 0, images)
+    assert asked.calls == 5, "the old stream made room for the new one"
+
+
+def test_what_trains_where_and_in_which_format_is_pinned() -> None:
+    assert resolve_precision("auto", CPU) == "float32"
+    assert resolve_precision("auto", torch.device("cuda")) in ("bfloat16", "float16")
+    here = pinned(ProxySettings())
+    assert here.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pinned(ProxySettings(), "cuda").device == "cuda"
+    assert pinned(ProxySettings(device="cpu", precision="bfloat16")).precision == "bfloat16"
+    with pytest.raises(ConfigError, match="'float16' is for GPUs"):
+        pinned(ProxySettings(device="cpu", precision="float16"))

@@ -212,7 +212,7 @@ def test_the_fingerprint_names_what_has_changed(workload: Workload) -> None:
     assert changed(splits=replace(workload.splits, val=val)) == {"data"}
     assert changed(task=TaskSettings(metric="accuracy")) == {"task"}
     assert changed(proxy=workload.proxy.model_copy(update={"epochs": 3})) == {"proxy"}
-    assert changed(proxy=workload.proxy.model_copy(update={"device": "cuda"})) == set()
+    assert changed(proxy=workload.proxy.model_copy(update={"device": "cuda"})) == {"device"}
     renamed = NetworkSettings(factory="elsewhere:tiny", weights="a.pt")
     assert changed(network=renamed) == {"network"}
     assert replace(workload, weights=weights).fingerprint != workload.fingerprint
@@ -262,3 +262,22 @@ def test_analytic_noise_is_a_matter_of_genome_and_replicate() -> None:
     a, b, c = (evaluator.evaluate(Trial(0, space.dense, replicate=r)).values["auc"] for r in (0, 0, 1))
     assert a == b != c
     assert abs(a - 0.9) < 0.2
+
+
+def test_device_and_precision_are_part_of_an_evaluations_identity() -> None:
+    cpu = make_workload()
+    gpu = replace(cpu, proxy=cpu.proxy.model_copy(update={"device": "cuda", "precision": "auto"}))
+    half = replace(cpu, proxy=cpu.proxy.model_copy(update={"precision": "bfloat16"}))
+    other_gpu = replace(gpu, proxy=gpu.proxy.model_copy(update={"device": "cuda:1"}))
+    assert len({cpu.fingerprint, gpu.fingerprint, half.fingerprint}) == 3
+    assert other_gpu.fingerprint == gpu.fingerprint, "which GPU it is does not matter"
+    assert (cpu.proxy.device, cpu.proxy.precision) == ("cpu", "float32"), "nothing is left to the worker"
+
+
+def test_a_candidate_whose_training_diverges_is_recorded_and_the_next_goes_on() -> None:
+    wild, calm = make_workload(learning_rate=1e30, epochs=4), make_workload()
+    (failed,) = outcomes_of(wild, [Trial(0, small(wild.space))])
+    assert failed.status == "failed"
+    assert "not finite" in str(failed.error)
+    assert "lower it" in str(failed.error)
+    assert outcomes_of(calm, [Trial(0, small(calm.space))])[0].status == "complete"

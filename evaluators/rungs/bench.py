@@ -1,11 +1,13 @@
 """What lies ready in a worker: networks to slice and images as tensors, none of which a trial changes."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
 from evaluators.protocols import Task
 from evaluators.settings import ProxySettings
+from evaluators.teacher import Teacher
 from evaluators.training import Tensors
 from spaces.errors import ConfigError
 
@@ -43,6 +45,11 @@ class Bench:
                 "proxy.start = 'shared'"
             )
         return self.jointly
+
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The dense network, where candidates are to imitate it."""
+        return Teacher(self.dense) if self.settings.distill else None
 
     @property
     def start(self) -> nn.Module:

@@ -17,9 +17,10 @@ from torch import nn
 from evaluators.dense import as_arrays, kept_weights
 from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
+from evaluators.precision import resolve_device
 from evaluators.protocols import Task
 from evaluators.tasks.heads import main_output
-from evaluators.training import Progress, Tensors, batches, n_steps, resolve_device
+from evaluators.training import Progress, Tensors, batches, n_steps
 from evaluators.workload import Workload
 from spaces.errors import RunError
 from spaces.messages import Genome
@@ -77,7 +78,17 @@ def shared_weights(
     return kept_weights(path, train)
 
 
-_SETTINGS = {"shared_epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "threads"}
+_SETTINGS = {
+    "shared_epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "augment",
+    "augmentation",
+    "balanced",
+    "threads",
+}
 
 
 class JointTraining:

@@ -41,12 +41,12 @@ class Rung:
 
 
 def _tune(network: nn.Module, bench: Bench, seed: int) -> None:
-    tune(network, bench.subset, bench.task, bench.settings, seed=seed)
+    tune(network, bench.subset, bench.task, bench.settings, seed=seed, teacher=bench.teacher)
 
 
 def _tune_fully(network: nn.Module, bench: Bench, seed: int) -> None:
     settings = bench.settings.model_copy(update={"epochs": bench.settings.full_epochs})
-    tune(network, bench.train, bench.task, settings, seed=seed)
+    tune(network, bench.train, bench.task, settings, seed=seed, teacher=bench.teacher)
 
 
 def _recalibrate(network: nn.Module, bench: Bench, seed: int) -> None:
