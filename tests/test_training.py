@@ -381,7 +381,7 @@ def test_a_student_becomes_like_its_teacher_who_is_asked_once(kind: Kind) -> Non
 
     def distance(network: nn.Module) -> float:
         with torch.no_grad():
-            return float(task.imitation(network.eval()(data.images), dense(data.images)))
+            return float(task.imitation(network.eval()(data.images[:]), dense(data.images[:])))
 
     students = [some_network(kind) for _ in range(2)]
     for student in students:
