@@ -211,8 +211,7 @@ def _fpgm(material: Material) -> np.ndarray:
         rows = tensor.movedim(axis.dim, 0).reshape(len(axis.units), -1)
         for units, positions in _by_group(material.space, axis):
             features = rows[positions.ravel()].reshape(len(units), -1)
-            distances = _distances(features).sum(1).cpu().numpy()
-            scores.add(units, distances)
+            scores.add(units, _distances_to_all(features).cpu().numpy())
     return scores.values
 
 
@@ -227,6 +226,17 @@ def _by_group(space: ChannelSpace, axis: Axis) -> Iterator[tuple[np.ndarray, np.
             yield units, order[start:stop].reshape(len(units), -1)
 
 
+def _distances_to_all(features: Tensor) -> Tensor:
+    """The sum of each row's Euclidean distances to the others: (n, m) -> (n,) float64."""
+    if features.shape[1] > 1:
+        return _distances(features).sum(1)
+    values, order = features[:, 0].double().sort()  # along a line, sums of what lies below tell
+    below = values.cumsum(0)
+    rank = torch.arange(1, len(values) + 1, device=values.device)
+    sums = (2 * rank - len(values)) * values - 2 * below + below[-1]
+    return torch.empty_like(sums).index_copy_(0, order, sums)
+
+
 def _distances(features: Tensor) -> Tensor:
     """Euclidean distances of all pairs of rows: (n, m) -> (n, n) float64, zeros on the diagonal.
 
@@ -235,9 +245,9 @@ def _distances(features: Tensor) -> Tensor:
     """
     features = features.float()
     features = features - features.mean(0)  # distances stay, and squares lose less to rounding
-    gram = (features @ features.T).double()
-    squares = gram.diagonal()
-    distances = (squares[:, None] + squares - 2 * gram).clamp_(min=0).sqrt_()
+    distances = (features @ features.T).double()
+    squares = distances.diagonal().clone()
+    distances.mul_(-2).add_(squares).add_(squares[:, None]).clamp_(min=0).sqrt_()
     return distances.fill_diagonal_(0)
 
 
