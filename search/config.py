@@ -34,6 +34,9 @@ class PruningSettings(Settings):
     round_to: int | None = Field(None, ge=1, description="kept channels are multiples of this")
     ignore: tuple[str, ...] = Field((), description="modules to leave alone, by name or pattern")
     only: tuple[str, ...] = Field((), description="modules to prune, by name or pattern; default all")
+    drop: tuple[str, ...] = Field(
+        (), description="modules that pruned networks do without, by name or pattern"
+    )
 
 
 class SearchSettings(Settings):

@@ -105,6 +105,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
         round_to=pruning.round_to,
         ignore=pruning.ignore,
         only=pruning.only,
+        drop=pruning.drop,
         granularity=pruning.granularity,
         depth=pruning.depth,
         heads=pruning.heads,

@@ -3,7 +3,7 @@
 import copy
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -92,6 +92,12 @@ def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn
     for module in plain:
         _fill(module, memo)
     return copy.deepcopy(model, memo)
+
+
+def drop_modules(model: nn.Module, paths: Iterable[str]) -> None:
+    """Put the identity in the place of these modules, in place."""
+    for path in paths:
+        model.set_submodule(path, nn.Identity())
 
 
 def _is_plain(kind: type[nn.Module]) -> bool:

@@ -78,6 +78,7 @@ class ChannelSpace:
         costs: Prices genomes.
         falls: Per group, the groups (itself included) of a branch that keep nothing where it keeps nothing;
             empty for those that must keep something. Without entries where no group may fall.
+        dropped: Paths of modules that are the identity in every pruned network, on request.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -85,6 +86,7 @@ class ChannelSpace:
     axes: tuple[Axis, ...] = field(default=(), repr=False)
     costs: CostModel = field(default=CostModel.compile(0, (), (), ()), repr=False)
     falls: tuple[tuple[int, ...], ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @classmethod
     def chain(
@@ -246,6 +248,8 @@ class ChannelSpace:
             yield array.astype("<f8").tobytes()
         if any(self.falls):
             yield repr(self.falls).encode()
+        if self.dropped:
+            yield repr(self.dropped).encode()
 
     def _settle(self, genome: Sequence[int]) -> Genome:
         if any(self.falls):

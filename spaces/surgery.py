@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.attributes import update_attributes
-from spaces.clone import check_fit, clone_with
+from spaces.clone import check_fit, clone_with, drop_modules
 from spaces.ranking import Ranking
 from spaces.space import SIZE, ChannelSpace
 from spaces.standins import replace_empty
@@ -47,6 +47,7 @@ def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
     update_attributes(model, pruned, stated)
     if 0 in stated.values() or any(not len(positions) for of in cuts.values() for _, positions in of):
         replace_empty(pruned, stated)
+    drop_modules(pruned, space.fine.dropped)
     return pruned
 
 

@@ -1,7 +1,7 @@
 """From a network and an example input to its channel space."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.channels import Ids
-from spaces.clone import clone_with
+from spaces.clone import clone_with, drop_modules
 from spaces.errors import InputError, NetworkError, RunError
 from spaces.flow import Flow
 from spaces.granularity import Granularity, check_granularity
@@ -22,7 +22,7 @@ from spaces.supervision import switch_on, widths_read
 from spaces.survey import coarsen
 from spaces.tracer import Tracer
 from spaces.verification import Guilt, find_guilty, first_line
-from spaces.wishes import Wishes
+from spaces.wishes import Wishes, to_drop
 
 
 def trace(
@@ -33,6 +33,7 @@ def trace(
     round_to: int | None = None,
     ignore: Sequence[str] | str = (),
     only: Sequence[str] | str = (),
+    drop: Sequence[str] | str = (),
     granularity: Granularity = "group",
     depth: bool = False,
     heads: bool = False,
@@ -53,6 +54,8 @@ def trace(
         round_to: Kept channels are multiples of this; default 8 in groups of at least 32 channels, else 1.
         ignore: Paths or patterns of modules whose output channels stay.
         only: Paths or patterns of the only modules whose output channels may go.
+        drop: Paths or patterns of modules that every pruned network does without: the identity takes their
+            place. For what never runs, as supervision heads that are off and so keep what may feed them.
         granularity: "group", "block" or "stage": what a gene moves (see `coarsen`).
         depth: Whether a branch may keep nothing where another way past it keeps the network alive: its
             layers then give the constant of their biases, and all their work is gone. Off by default: such a
@@ -67,6 +70,10 @@ def trace(
     """
     check_granularity(granularity)
     _check(model, round_to)
+    dropped = to_drop(model, drop)
+    if dropped:
+        model = clone_with(model, lambda _, tensor: tensor.detach())
+        drop_modules(model, dropped)
     search = _Search(
         model,
         Call.of(example_input),
@@ -74,6 +81,7 @@ def trace(
         partial(choices, round_to=round_to),
         depth,
         heads,
+        dropped,
     )
     space = search.trace()
     while verify and space.groups:
@@ -99,6 +107,7 @@ class _Search:
     chooser: Callable[[int, int], tuple[int, ...]]
     depth: bool = False
     heads: bool = False
+    dropped: tuple[str, ...] = ()
     decisions: dict[Site, int] = field(default_factory=dict)
     settled: set[Site] = field(default_factory=set)
     bans: list[tuple[Ids, str]] = field(default_factory=list)
@@ -130,12 +139,18 @@ class _Search:
             self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
 
     def _trace_once(self) -> ChannelSpace:
-        self.tracer, ledger = _run(self.model, self.call, self._new_tracer)
+        try:
+            self.tracer, ledger = _run(self.model, self.call, self._new_tracer)
+        except NetworkError as error:
+            if not self.dropped:
+                raise
+            raise NetworkError(f"drop: without {', '.join(self.dropped)} {error}") from error
         _freeze_unused(self.tracer)
         for ids, reason in self.bans:
             self.tracer.graph.freeze(ids, reason)
         self.partition = self.wishes.apply(self.tracer.graph.partition(), Owners.of(self.tracer))
-        return build_space(self.tracer, self.partition, ledger, self.chooser, self.whole)
+        space = build_space(self.tracer, self.partition, ledger, self.chooser, self.whole)
+        return replace(space, dropped=self.dropped)
 
     def _new_tracer(self, model: nn.Module) -> Tracer:
         tracer = Tracer(model, self.decisions)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.clone import clone_with
+from spaces.clone import clone_with, drop_modules
 from spaces.errors import NetworkError
 from spaces.inputs import Call, Example
 from spaces.messages import Genome
@@ -140,6 +140,7 @@ class Prover:
     def _prepare(self, model: nn.Module, call: Call, generator: torch.Generator) -> None:
         """Random weights and inputs; raises what the network raises on them."""
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
+        drop_modules(self.dense, self.space.fine.dropped)
         self.call = self._smallest(call.map(lambda tensor: _random_input(tensor, generator, self.dtype)))
         self._supervise()
 

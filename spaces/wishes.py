@@ -56,6 +56,18 @@ class Wishes:
         return partition.with_frozen(reasons)
 
 
+def to_drop(model: nn.Module, drop: Sequence[str] | str) -> tuple[str, ...]:
+    """Paths of the modules that the patterns name, without those inside others of them.
+
+    Raises:
+        NetworkError: A pattern matches no module.
+    """
+    paths = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
+    found = _look_up(paths, "drop", drop)
+    inside = {path for path in found for other in found if path.startswith(f"{other}.")}
+    return tuple(sorted(found - inside))
+
+
 def _look_up(paths: Sequence[str], setting: str, patterns: Sequence[str] | str) -> set[str]:
     found: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:

@@ -128,6 +128,25 @@ def test_what_may_feed_a_layer_that_never_runs_stays() -> None:
     assert reasons["a"] == "may feed spare, which never runs"
 
 
+def test_dropped_modules_are_gone_from_space_and_pruned_network() -> None:
+    model = Net(lambda m, x: m.head(m.a(x)), a=conv(1, 6), head=conv(6, 2), spare=nn.Sequential(conv(6, 2)))
+    example = torch.randn(1, 1, 6, 6)
+    with pytest.raises(NetworkError, match=r"may feed spare\.0, which never runs"):
+        trace(model, example)
+    space = trace(model, example, drop="spare")
+    assert space.dense == (6,)
+    assert space.dropped == ("spare",)
+    assert verify(model, example, space).passed
+    pruned = prune(model, space, (2,), rank_channels(model, space))
+    assert isinstance(pruned.spare, nn.Identity)
+    assert isinstance(model.spare, nn.Sequential)
+    assert space.cost((2,)).params[0] == sum(parameter.numel() for parameter in pruned.parameters())
+    with pytest.raises(NetworkError, match="drop: without a the network rejects an example input of shape"):
+        trace(model, example, drop="a")
+    with pytest.raises(NetworkError, match="drop='spere' matches no module"):
+        trace(model, example, drop="spere")
+
+
 def test_heads_that_only_training_uses_are_outputs() -> None:
     def forward(m: Net, x: Tensor) -> object:
         x = m.a(x)

@@ -41,7 +41,7 @@ def test_network(name: str, dims: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, image = entry.build(dims), entry.example(dims)
     before = snapshot(model)
-    space = trace(model, image)
+    space = trace(model, image, drop=entry.drop)
     checked = verify(model, image, space, genomes=1, seed=1)
     assert checked.passed, checked.failures[0].reason
     least, most = space.cost([space.minimal, space.dense]).flops

@@ -21,6 +21,7 @@ class Entry:
         dims: Numbers of spatial dimensions that it is made for.
         least: The share of its FLOPs that pruning must be able to remove.
         why: Why that is less than 80 %.
+        drop: Modules that pruned networks do without.
         inputs: Channels of the image.
         device: Where its FLOPs are counted; "cpu" if its forward pass needs values.
     """
@@ -30,6 +31,7 @@ class Entry:
     dims: tuple[int, ...] = (2, 3)
     least: float = 0.8
     why: str = ""
+    drop: tuple[str, ...] = ()
     inputs: int = 1
     device: str = "meta"
 
@@ -156,7 +158,10 @@ ZOO: dict[str, Entry] = {
         lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16),
         16,
         least=0.65,
-        why="vae_fc2 never runs without vae_estimate_std; what may feed it stays",
+        why="vae_fc2 never runs without vae_estimate_std; what may feed it stays unless it is dropped",
+    ),
+    "SegResNetVAE, vae_fc2 dropped": Entry(
+        lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16), 16, drop=("vae_fc2",)
     ),
     "AttentionUnet": Entry(lambda d: nets.AttentionUnet(d, 1, 2, (8, 16, 32), (2, 2)), 16),
     "VNet": Entry(lambda d: nets.VNet(d, 1, 2, dropout_dim=d), 32),
