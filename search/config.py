@@ -125,6 +125,10 @@ class CampaignConfig(Settings):
         places = [order.index(rung) for rung in self.search.rungs]
         if len(places) == 1 or places != sorted(set(places)):
             raise ValueError(f"search.rungs must be two or more rungs, cheapest first, of {', '.join(order)}")
+        if places and (self.data.folds > 1 or self.search.repeats):
+            raise ValueError(
+                "search.rungs needs data.folds = 1 and search.repeats = 0: halving spends its budget on rungs"
+            )
         if self.budget.unit is not None and not places:
             raise ValueError("budget.unit needs search.rungs: with one rung every trial counts one")
         return self

@@ -15,6 +15,8 @@ from evaluators.data.splits import Splits
 from evaluators.pools.threads import pinned_threads
 from evaluators.precision import resolve_device
 from evaluators.protocols import Task
+from evaluators.rungs.prices import JOINT_STEP
+from evaluators.rungs.recalibration import IMAGES
 from evaluators.training import Tensors, measure, n_steps, tune
 from search.config import CampaignConfig
 from search.describe import describe_groups
@@ -49,8 +51,8 @@ class Expectation:
         cheapest_flops: The FLOPs of that one, as a share of dense.
         dense_steps: Steps that train the dense network; 0 where its weights are given.
         trial_steps: Steps of a trial.
-        dense_training_s: Training the dense network.
-        trial_s: One trial of a candidate: tuned and measured.
+        dense_training_s: Training the dense network, of every fold, and all widths jointly where it is asked.
+        trial_s: One trial of a candidate at `proxy.rung`: adapted and measured.
         workers: Trials at the same time.
         campaign_s: Everything, ranking and start of the workers apart.
     """
@@ -134,13 +136,18 @@ def expect(
         stopwatch.speed(prune(network, space, chosen, ranking)) for chosen in (space.dense, genome)
     )
     n_train = len(splits.train)
-    trial_steps = n_steps(config.proxy, min(config.proxy.train_limit or n_train, n_train))
+    trial_steps = _steps_of_a_trial(config, n_train)
+    sliced = config.proxy.rung in ("recalibrate", "shared")  # training images are only looked at
+    looks = 1 + min(IMAGES, n_train) / len(splits.val) if sliced else 1
+    candidate_s, dense_s = looks * candidate.validation_s, looks * dense.validation_s
     dense_steps = 0 if config.network.weights else n_steps(config.recipe, n_train)
     # A step's time goes with its images.
     dense_training_s = dense_steps * dense.step_s * config.recipe.batch_size / config.proxy.batch_size
-    trial_s = trial_steps * candidate.step_s + candidate.validation_s
+    dense_training_s += _joint_steps(config, n_train) * dense.step_s
+    dense_training_s *= config.data.folds
+    trial_s = trial_steps * candidate.step_s + candidate_s
     replicates = min(DENSE_REPLICATES, config.budget.trials)
-    search_s = replicates * (trial_steps * dense.step_s + dense.validation_s)
+    search_s = replicates * (trial_steps * dense.step_s + dense_s)
     search_s += (config.budget.trials - replicates) * trial_s
     workers = 1
     if config.execution.executor == "ray":
@@ -160,6 +167,22 @@ def expect(
         workers,
         total_s,
     )
+
+
+def _steps_of_a_trial(config: CampaignConfig, n_train: int) -> int:
+    """Optimiser steps that a candidate gets at `proxy.rung`."""
+    if config.proxy.rung == "finetune":
+        return n_steps(config.proxy, min(config.proxy.train_limit or n_train, n_train))
+    fully = config.proxy.model_copy(update={"epochs": config.proxy.full_epochs})
+    return n_steps(fully, n_train) if config.proxy.rung == "full" else 0
+
+
+def _joint_steps(config: CampaignConfig, n_train: int) -> float:
+    """Steps of dense that the joint training is worth, where the campaign needs it."""
+    if "shared" not in (config.proxy.rung, config.proxy.start, *config.search.rungs):
+        return 0.0
+    joint = config.proxy.model_copy(update={"epochs": config.proxy.shared_epochs})
+    return n_steps(joint, n_train) * JOINT_STEP
 
 
 def typical(space: ChannelSpace) -> tuple[Genome, float, float]:

@@ -163,6 +163,7 @@ def test_a_campaign_halves_within_a_budget_that_counts_joint_training(tmp_path: 
         ({"search": {"rungs": ["finetune", "shared"]}}, "cheapest first"),
         ({"search": {"rungs": ["full"]}}, "two or more rungs"),
         ({"budget": {"unit": "full"}}, "needs search.rungs"),
+        ({"search": {"rungs": ["shared", "full"], "repeats": 0.2}}, "search.repeats = 0"),
     ],
 )
 def test_rungs_that_make_no_sense_are_refused(tables: dict[str, object], complaint: str) -> None:

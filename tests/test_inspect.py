@@ -34,6 +34,7 @@ class _Splits:
     """As much of the splits as the arithmetic needs."""
 
     train = range(64)
+    val = range(32)
 
 
 def _expected(monkeypatch: pytest.MonkeyPatch, config: CampaignConfig) -> inspection.Expectation:
@@ -56,6 +57,15 @@ def test_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.dense_training_s == 12 * 4 / 2  # half the images a step
     assert found.trial_s == 2 * 1 + 2
     assert found.campaign_s == 24 + 10 + 3 * (2 * 4 + 10) + 10 * 4
+
+
+def test_slices_train_jointly_once_and_then_only_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = {"rung": "shared", "shared_epochs": 10, "batch_size": 32}
+    config = _config(recipe={"epochs": 3, "batch_size": 16}, proxy=proxy, budget={"trials": 13})
+    found = _expected(monkeypatch, config)
+    assert found.trial_steps == 0
+    assert found.dense_training_s == 24 + 20 * 1.5 * 4
+    assert found.trial_s == 2 * (1 + 64 / 32)
 
 
 def test_workers_weights_and_wall_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ _TRAINING = 3.0
 """Forward passes that a training step is worth: forward, and backward for inputs and for weights."""
 _MEAN_SHARE = 0.25
 """FLOPs of a random slice in joint training over dense, about; the narrowest is worth next to nothing."""
+JOINT_STEP = 1 + RANDOM_WIDTHS * _MEAN_SHARE
+"""Steps of dense that a step of joint training is worth."""
 
 
 def prices(settings: ProxySettings, n_train: int, n_val: int) -> Mapping[str, float]:
@@ -32,4 +34,4 @@ def prices(settings: ProxySettings, n_train: int, n_val: int) -> Mapping[str, fl
 
 def joint_price(settings: ProxySettings, n_train: int) -> float:
     """Forward passes of one image through dense that the joint training is worth."""
-    return _TRAINING * settings.shared_epochs * n_train * (1 + RANDOM_WIDTHS * _MEAN_SHARE)
+    return _TRAINING * settings.shared_epochs * n_train * JOINT_STEP
