@@ -51,6 +51,15 @@ def layer_norm(step: Step) -> list[Dims]:
     return [dims]
 
 
+def weight_norm(step: Step) -> list[Dims]:
+    """Weights computed from a direction and a length: fewer inputs would change every length, so all stay."""
+    direction = step.dims(step["v"])
+    for ids in (*direction, *step.dims(step["g"])):
+        step.freeze(ids, "is rescaled by weight_norm")
+    step.produced(direction[step["dim"] % len(direction)])
+    return [(None,) * out.ndim for out in step.outputs]
+
+
 def _tie_own(step: Step, channels: Ids | None, own: list[Tensor | None]) -> None:
     tensors = [tensor for tensor in own if tensor is not None]
     for tensor in tensors:
@@ -65,4 +74,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["_batch_norm_with_update", "_batch_norm_no_update"], batch_norm),
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
+    "_weight_norm_interface": weight_norm,
 }
