@@ -1,6 +1,6 @@
 """How well each rung ranks, and what it costs: `paretoprune calibrate` on the sets of generalisation.py.
 
-    python -m benchmarks.calibration [--data breastmnist ...] [--networks 20]
+    python -m benchmarks.calibration [--data breastmnist ...] [--networks 16]
 
 Kendall's tau-b with `full` (mean of two repeats), overall and among networks within an octave of FLOPs, and
 the median seconds of an evaluation, all in one run: only ratios of times mean anything. Results are added to
@@ -48,7 +48,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--networks", type=int, default=16)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     for name in options.data:
