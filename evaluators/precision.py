@@ -5,8 +5,8 @@ bfloat16 instructions it must be asked for (`precision = "bfloat16"`): other pro
 numbers. Measured on a core of an AMD EPYC with AVX512-BF16, time of a training step to that in float32:
 ResNet-18 .52 at 64 pixels and .57 at 28, UNet at 128 pixels .47, DynUNet in 3-D .39. Channels-last pays
 there for some networks only (.69, 1.14, .98, .80; with bfloat16 little more), so it is for GPUs.
-Measuring is always in float32. Seen with torch 2.13 on that processor: a 3-D ResNet-18 in bfloat16 got infinite
-running variances in its last stage (AdrenalMNIST3D); training then ends as failed. Float32 did not.
+Measuring is always in float32. Seen with torch 2.13 on that processor: a 3-D ResNet-18 in bfloat16 got
+infinite running variances in its last stage (AdrenalMNIST3D), so that training fails; in float32 it did not.
 """
 
 import contextlib
