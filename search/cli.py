@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from search import data_commands
 from spaces.errors import InputError, ParetoPruneError
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(data_commands.app, name="data")
 
 StoreUrl = Annotated[
     str,

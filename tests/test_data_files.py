@@ -104,7 +104,7 @@ def test_pictures_of_several_sizes_need_a_size() -> None:
     source = pictures(6)
     Image.fromarray(np.zeros((5, 4), np.uint8)).save("set/sick/odd.png")
     with pytest.raises(DataError, match=r"holds images of .* set data.size"):
-        load(source, **SHARES)
+        load(source, **SHARES).open_test()
     assert load(source, size=(8, 8), **SHARES).spatial == (8, 8)
     with pytest.raises(ConfigError, match=r"data.size = \[8, 8, 8\]: .* has 2 spatial axes"):
         load(source, size=(8, 8, 8), **SHARES)

@@ -84,7 +84,7 @@ def _divided(listing: Listing, settings: DataSettings) -> dict[str, list[Case]]:
             if listing.kind == "regression"
             else np.array([0 if isinstance(case.target, Path) else int(case.target) for case in free])
         )
-        place = divide(strata, _hashes(free), share, settings.split_seed)
+        place = divide(strata, _by_appearance(free), share, settings.split_seed)
         for case, index in zip(free, place, strict=True):
             parts[wanted[index]].append(case)
     owners = {
@@ -95,6 +95,13 @@ def _divided(listing: Listing, settings: DataSettings) -> dict[str, list[Case]]:
             rule = "every patient belongs in one split only"
             raise DataError(f"{listing.name}: {one} and {other} share {len(shared)} patients; {rule}")
     return parts
+
+
+def _by_appearance(cases: Sequence[Case]) -> np.ndarray:
+    """Patients numbered as they come (n,), so that splits are the same whatever the installation's salt."""
+    numbers: dict[str, int] = {}
+    whose = [f"p{case.patient}" if case.patient else f"c{index}" for index, case in enumerate(cases)]
+    return np.array([numbers.setdefault(name, len(numbers)) for name in whose], dtype=np.int64)
 
 
 def _hashes(cases: Sequence[Case], patients: Sequence[str | None] | None = None) -> np.ndarray:

@@ -40,6 +40,20 @@ def load(name: str, options: Options) -> Splits:
     return npz.read(path, source, volumes=volumes, classes=known.classes, licence=known.licence)
 
 
+def fetch(name: str, size: int = 28) -> Path:
+    """The file of a set, downloaded if need be; see `find`.
+
+    Raises:
+        DataError: There is no such set or size, or it cannot be downloaded.
+    """
+    if name not in SETS:
+        raise DataError(f"medmnist:{name}: no such set; {did_you_mean(name, SETS)}")
+    if size not in SETS[name].md5:
+        sizes = ", ".join(str(size) for size in SETS[name].md5)
+        raise DataError(f"medmnist:{name} comes in {sizes} pixels, not {size}")
+    return find(name, size)
+
+
 def find(name: str, size: int = 28) -> Path:
     """The file of a set: the user's own (trusted for its content), the cached, or now downloaded one."""
     file = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"

@@ -5,12 +5,14 @@ The file holds `{train,val,test}_images` with `_labels` (N or N x 1) or `_masks`
 missing. Pickled objects are never loaded.
 """
 
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,7 @@ import numpy as np
 from evaluators.data import checks
 from evaluators.data.patients import anonymous
 from evaluators.data.places import data_dir
+from evaluators.data.sealed import is_sealed, open_sealed
 from evaluators.data.splits import Kind, Splits, Subset
 from spaces.errors import DataError
 
@@ -87,19 +90,40 @@ class Archive:
         with self._opened() as archive:
             return tuple(entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy"))
 
+    @cached_property
+    def sealed(self) -> bool:
+        """Whether the file is encrypted."""
+        return is_sealed(self.path)
+
     def read(self, key: str) -> np.ndarray:
-        """One array."""
+        """One array, once its header agrees with the size of what follows."""
         with self._entry(key) as stream:
+            self._check_size(key, stream)
             array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
         return array
 
     def length(self, key: str) -> int:
         """Length of an array's first axis, from its header alone."""
         with self._entry(key) as stream:
-            major = np.lib.format.read_magic(stream)[0]
-            header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
-            shape = header(stream)[0]
+            shape, _ = _header(stream)
         return shape[0] if shape else 0
+
+    def _check_size(self, key: str, stream: IO[bytes]) -> None:
+        """Refuse a header that promises more than there is, or more than this machine's memory."""
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            stream.seek(0)
+            return
+        with self._opened() as archive:
+            there = archive.getinfo(f"{key}.npy").file_size - stream.tell()
+        promised = math.prod(shape) * dtype.itemsize
+        if promised != there:
+            raise DataError(
+                f"{self.name}: {key} is damaged: {promised:,} bytes are promised, {there:,} there"
+            )
+        if promised > _memory():
+            raise DataError(f"{self.name}: {key} does not fit into memory ({promised:,} bytes)")
+        stream.seek(0)
 
     @contextmanager
     def _entry(self, key: str) -> Iterator[IO[bytes]]:
@@ -108,6 +132,8 @@ class Archive:
         with self._opened() as archive, archive.open(f"{key}.npy") as stream:
             try:
                 yield stream
+            except DataError:
+                raise
             except MemoryError:
                 raise DataError(f"{self.name}: {key} does not fit into memory") from None
             except ValueError as error:
@@ -121,8 +147,10 @@ class Archive:
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                yield archive
+            with self.path.open("rb") as file:
+                plain = open_sealed(file, self.name) if self.sealed else file
+                with zipfile.ZipFile(plain) as archive:
+                    yield archive
         # RuntimeError: an encrypted entry; NotImplementedError: an unknown compression.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError) as error:
             raise DataError(f"{self.name}: no readable .npz file, or torn: {_first_line(error)}") from None
@@ -163,7 +191,7 @@ class _Reader:
             raise DataError(
                 f"{where} has {len(images)} images, but {len(groups)} patients or cases are listed"
             )
-        return Subset(images, targets, groups)
+        return Subset(images, targets, groups, self.archive.sealed)
 
 
 def _kind(archive: Archive) -> Kind:
@@ -197,6 +225,22 @@ def _groups(archive: Archive) -> dict[str, np.ndarray]:
                 rule = f"every {suffix} belongs in one split only"
                 raise DataError(f"{archive.name}: {one} and {other} share {shared} of {suffix}; {rule}")
     return parts
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"an array of version {version[0]}.{version[1]}")
+    return shape, dtype
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from evaluators.data import listing, medmnist, npz, phantoms
-from evaluators.data.assembling import assemble
 from evaluators.data.joining import joined, mapped, numbered
 from evaluators.data.listing import Listing, find_folder
 from evaluators.data.normalisation import case_normalised
+from evaluators.data.packs import packed
 from evaluators.data.splits import Splits, Subset, isin_images
 from evaluators.settings import DataSettings, Settings
 from spaces.errors import ConfigError, DataError, did_you_mean
@@ -35,13 +35,13 @@ class Source:
 
 def _listed(scheme: str, lister: Callable[[Path, str | None], Listing]) -> Source:
     def load(rest: str, options: Any, settings: DataSettings) -> Splits:
-        return assemble(lister(find_folder(rest, scheme), settings.patient), settings)
+        return packed(lister(find_folder(rest, scheme), settings.patient), settings)
 
     return Source(f"{scheme}:FOLDER", lambda rest: NoOptions, load, by_case=True)
 
 
 def _table(rest: str, options: Any, settings: DataSettings) -> Splits:
-    return assemble(listing.table(find_folder(rest, "dicom"), settings.patient, options), settings)
+    return packed(listing.table(find_folder(rest, "dicom"), settings.patient, options), settings)
 
 
 SOURCES: Mapping[str, Source] = {

@@ -1,6 +1,7 @@
 """What every source of images turns into: three splits of images with their targets."""
 
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 
 from evaluators.data.dividing import divide, quarters, quotas
 from evaluators.data.normalisation import Mode, Normalisation
+from evaluators.data.sealed import seal, unseal
 from spaces.errors import ConfigError, DataError
 
 Kind: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression"]
@@ -24,11 +26,24 @@ class Subset:
         targets: By kind. classification: class indices (n,) int64. multilabel: 0 or 1 per class (n, k) uint8.
             segmentation: class indices (n, *spatial) uint8. regression: (n,) float32.
         groups: Anonymous index of the patient, case or photograph of each image (n,) int64; None: unknown.
+        sealed: They were encrypted at rest: outside this process they are only ever encrypted, as on the way
+            to a worker, which needs the key too.
     """
 
     images: np.ndarray
     targets: np.ndarray
     groups: np.ndarray | None = None
+    sealed: bool = False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.sealed:
+            return super().__reduce_ex__(protocol)
+        buffer = io.BytesIO()
+        arrays = {"images": self.images, "targets": self.targets}
+        if self.groups is not None:
+            arrays["groups"] = self.groups
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take them for a flag
+        return _unsealed, (seal(buffer.getvalue()),)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +61,7 @@ class Subset:
         """The cases at these indices, in that order, copied."""
         indices = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[indices]
-        return Subset(self.images[indices], self.targets[indices], groups)
+        return Subset(self.images[indices], self.targets[indices], groups, self.sealed)
 
     def limit(self, n: int, seed: int = 0) -> "Subset":
         """A stratified choice of `n` cases in their order; all of them if there are not more.
@@ -89,8 +104,9 @@ class Subset:
         images = np.concatenate([self.images, other.images])
         targets = np.concatenate([self.targets, other.targets])
         if self.groups is None or other.groups is None:
-            return Subset(images, targets)
-        return Subset(images, targets, np.concatenate([self.groups, other.groups]))
+            return Subset(images, targets, sealed=self.sealed or other.sealed)
+        groups = np.concatenate([self.groups, other.groups])
+        return Subset(images, targets, groups, self.sealed or other.sealed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +209,11 @@ class Splits:
 
 def _n_groups(subset: Subset) -> int | None:
     return None if subset.groups is None else len(np.unique(subset.groups))
+
+
+def _unsealed(content: bytes) -> Subset:
+    with np.load(io.BytesIO(unseal(content, "these images")), allow_pickle=False) as arrays:
+        return Subset(arrays["images"], arrays["targets"], arrays.get("groups"), sealed=True)
 
 
 def isin_images(images: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,110 @@
+"""`paretoprune data`: what sources there are, what is in them, and how they are kept."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from spaces.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Images: list, fetch, inspect and encrypt them.")
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source: npz:FILE, medmnist:NAME, ...")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="data.KEY=VALUE", help="A setting of [data], as data.size=[64,64]."),
+]
+Format = Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")]
+
+
+@app.command("list")
+def list_sources(format: Format = "table") -> None:
+    """List how sources are written, and the MedMNIST sets with their sizes and classes."""
+    from evaluators.data.medmnist_sets import SETS
+    from evaluators.data.sources import source_names
+    from search.display import print_json
+
+    if format == "json":
+        sets = {name: {"sizes": list(known.md5), "classes": known.classes} for name, known in SETS.items()}
+        print_json({"sources": source_names(), "medmnist": sets})
+        return
+    print("sources: " + ", ".join(source_names()))
+    for name, known in SETS.items():
+        sizes = ", ".join(map(str, known.md5))
+        print(f"medmnist:{name:<16} {len(known.classes):>2} classes, {sizes} pixels, {known.licence}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="medmnist:NAME")],
+    size: Annotated[int, typer.Option(help="28, 64, 128 or 224 pixels.")] = 28,
+) -> None:
+    """Download a MedMNIST set into the cache, its checksum verified; nothing happens if it is there."""
+    from evaluators.data.medmnist import fetch as download
+
+    print(download(name.removeprefix("medmnist:"), size))
+
+
+@app.command()
+def inspect(source: Source, overrides: Overrides = None, format: Format = "table") -> None:
+    """Read a source and say what is in it: sizes, classes, patients, duplicates, intensities."""
+    from evaluators.data.sources import load_splits
+    from search.display import print_json
+
+    splits = load_splits(_settings(source, overrides))
+    found = splits.describe()
+    images = splits.train.images
+    found["intensities"] = {
+        "stored_as": str(images.dtype),
+        "lowest": float(images.min()),
+        "highest": float(images.max()),
+    }
+    if format == "json":
+        print_json(found)
+        return
+    for key, value in found.items():
+        print(f"{key.replace('_', ' '):<20} {_shown(value)}")
+
+
+@app.command()
+def encrypt(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The file to write; read it as npz:FILE.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write a source as one AES-256-GCM encrypted file, under the key in $PARETOPRUNE_KEY or its file."""
+    from evaluators.data.packs import as_npz
+    from evaluators.data.sealed import seal
+    from evaluators.data.sources import load_splits
+
+    content = seal(as_npz(load_splits(_settings(source, overrides))))
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
+    print(f"{out}: {len(content):,} bytes")
+
+
+def _settings(source: str, overrides: list[str] | None) -> Any:
+    from pydantic import ValidationError
+
+    from evaluators.settings import DataSettings
+    from search.config import override
+
+    table = override({"data": {"source": source}}, overrides or [])
+    if set(table) != {"data"}:
+        raise ConfigError("--set takes settings of [data] only here, as data.size=[64,64]")
+    try:
+        return DataSettings.model_validate(table["data"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"data.{key} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_shown(part) for part in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
