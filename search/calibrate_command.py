@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.cli import (
+from search.options import (
     DEFAULT_STORE,
     Address,
     CampaignFile,
@@ -15,14 +15,12 @@ from search.cli import (
     StoreUrl,
     Verbose,
     Workers,
-    _command,
-    _execution,
-    _monitor,
-    app,
+    command_line,
+    execution_overrides,
+    monitor_of,
 )
 
 
-@app.command()
 def calibrate(
     campaign: CampaignFile,
     overrides: Overrides = None,
@@ -39,13 +37,13 @@ def calibrate(
 
     Evaluates a few networks on every rung and twice on `full` ([calibrate] in the campaign file).
     """
-    monitor = _monitor(quiet, verbose, log_file)
+    monitor = monitor_of(quiet, verbose, log_file)
     from search import display
     from search.config import load_config
     from search.launch import calibrate as find_out
 
-    config = load_config(campaign, [*(overrides or []), *_execution(executor, workers, address)])
-    campaign_id, found = find_out(config, store, monitor, command=_command())
+    config = load_config(campaign, [*(overrides or []), *execution_overrides(executor, workers, address)])
+    campaign_id, found = find_out(config, store, monitor, command=command_line())
     if format == "json":
         display.print_json({"campaign": campaign_id, **found.as_json()})
     else:

@@ -7,15 +7,30 @@ Results go to standard output, progress and messages to standard error. Exit sta
 import importlib.resources
 import logging
 import os
-import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from search import data_commands
+from search import calibrate_command, data_commands
+from search.options import (
+    DEFAULT_STORE,
+    Address,
+    CampaignFile,
+    CampaignId,
+    Executor,
+    LogFile,
+    Overrides,
+    Quiet,
+    StoreUrl,
+    Verbose,
+    Workers,
+    command_line,
+    execution_overrides,
+    monitor_of,
+)
 from spaces.errors import InputError, ParetoPruneError
 
 app = typer.Typer(
@@ -29,38 +44,6 @@ app = typer.Typer(
 )
 
 app.add_typer(data_commands.app, name="data")
-
-StoreUrl = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar="PARETOPRUNE_STORE",
-        help="Database of campaigns: sqlite:///FILE.db or postgresql://...",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
-LogFile = Annotated[
-    Path | None, typer.Option("--log-file", help="Append the log to this file as JSON lines.")
-]
-CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.toml", help="The campaign file.")]
-CampaignId = Annotated[str, typer.Argument(metavar="ID", help="A campaign's id, or its beginning.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="TABLE.KEY=VALUE", help="Replace a setting, as budget.trials=60; repeatable."
-    ),
-]
-Executor = Annotated[
-    Literal["serial", "ray"] | None,
-    typer.Option(help="In this process, or on Ray workers.", show_default=False),
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers.", show_default=False)]
-Address = Annotated[
-    str | None, typer.Option(help="Address of a running Ray cluster; default: one on this machine.")
-]
-
-DEFAULT_STORE = "sqlite:///paretoprune.db"
 
 
 @app.command()
@@ -77,7 +60,7 @@ def demo(
 
     Leaves in the folder: report.html, the store, and the campaign file to start your own from.
     """
-    monitor = _monitor(quiet, verbose, log_file)
+    monitor = monitor_of(quiet, verbose, log_file)
     campaign_file = out / "demo.toml"
     ours = importlib.resources.files("search").joinpath("demo.toml").read_text()
     try:
@@ -114,12 +97,12 @@ def run(
 
     Ctrl-C stops it cleanly; `paretoprune resume ID` goes on.
     """
-    monitor = _monitor(quiet, verbose, log_file)
+    monitor = monitor_of(quiet, verbose, log_file)
     from search.config import load_config
     from search.launch import launch
 
-    config = load_config(campaign, [*(overrides or []), *_execution(executor, workers, address)])
-    campaign_id = launch(config, store, monitor, command=_command())
+    config = load_config(campaign, [*(overrides or []), *execution_overrides(executor, workers, address)])
+    campaign_id = launch(config, store, monitor, command=command_line())
     _print_front(campaign_id, store)
     monitor.say(f"see it: paretoprune report {campaign_id} --out report.html")
 
@@ -141,10 +124,10 @@ def resume(
 
     Only settings of [budget] and [execution] may change: `--set budget.trials=120`.
     """
-    monitor = _monitor(quiet, verbose, log_file)
+    monitor = monitor_of(quiet, verbose, log_file)
     from search.launch import resume as go_on
 
-    changes = [*(overrides or []), *_execution(executor, workers, address)]
+    changes = [*(overrides or []), *execution_overrides(executor, workers, address)]
     campaign_id = go_on(campaign, store, monitor, changes, retry_lost=retry_lost)
     _print_front(campaign_id, store)
 
@@ -219,7 +202,7 @@ def inspect(
 
     Measures a few steps and tells how long the campaign may take. Nothing is trained.
     """
-    _monitor(quiet, verbose, log_file)
+    monitor_of(quiet, verbose, log_file)
     from search import display
     from search.config import load_config
     from search.inspection import draw, inspect_campaign
@@ -275,10 +258,11 @@ def report(
     print(_write_report(campaigns, store, out))
 
 
+app.command()(calibrate_command.calibrate)
+
+
 def main() -> None:
     """Entry point: errors of ours become one line and an exit status, never a traceback."""
-    from search import calibrate_command  # noqa: F401  # its command joins the others
-
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = app(standalone_mode=False)
@@ -312,33 +296,6 @@ def _complain(error: ParetoPruneError, status: int) -> int:
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
     return status
-
-
-def _monitor(quiet: bool, verbose: bool, log_file: Path | None) -> Any:
-    from search.logs import set_up_logging
-    from search.monitor import Monitor, TerminalMonitor
-
-    set_up_logging(verbose=verbose, log_file=log_file)
-    return Monitor() if quiet else TerminalMonitor()
-
-
-def _execution(executor: str | None, workers: int | None, address: str | None) -> list[str]:
-    """The flags that say where to run, as overrides; workers or an address mean Ray."""
-    if executor is None and (workers is not None or address is not None):
-        executor = "ray"
-    flags = {"executor": executor, "workers": workers, "address": address}
-    return [f"execution.{name}={value}" for name, value in flags.items() if value is not None]
-
-
-def _command() -> str:
-    """The command line as a report may show it: no directories, and no store (a URL may hold a password)."""
-    words, shown = iter(sys.argv[1:]), ["paretoprune"]
-    for word in words:
-        if word == "--store":
-            next(words, None)
-        elif not word.startswith("--store="):
-            shown.append(re.split(r"[/\\]", word.rstrip("/\\"))[-1])
-    return " ".join(shown)
 
 
 def _print_front(campaign_id: str, url: str) -> None:

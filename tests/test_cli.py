@@ -156,14 +156,14 @@ def test_demo_leaves_an_edited_campaign_alone(call: Call, tmp_path: Path) -> Non
 
 
 def test_the_recorded_command_holds_no_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.cli import _command
+    from search.options import command_line
 
     for store in (
         ["--store", "postgresql://ann:secret@host/db"],
         ["--store=postgresql://h/d?password=secret"],
     ):
         monkeypatch.setattr(sys, "argv", ["x", "run", "/home/ann/c.toml", *store, "--quiet"])
-        assert _command() == "paretoprune run c.toml --quiet"
+        assert command_line() == "paretoprune run c.toml --quiet"
 
 
 def test_inspect_writes_nothing(call: Call, tmp_path: Path) -> None:

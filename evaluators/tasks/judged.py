@@ -1,5 +1,6 @@
 """What tasks share: a network's outputs batch by batch, judged per case, joined and summed up by metrics."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def run_in_batches(network: nn.Module, data: Images) -> Iterator[tuple[Any, torc
             yield network(images), targets
 
 
-class JudgedTask:
+class JudgedTask(ABC):
     """A task whose cases are judged one by one from the outputs.
 
     Args:
@@ -46,9 +47,9 @@ class JudgedTask:
         self.classes = classes
         self._metric = metric
 
+    @abstractmethod
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Of a batch, per case: "loss" (n,) and "score" (n, k), float32."""
-        raise NotImplementedError
 
     def class_shares(self, scores: np.ndarray, targets: np.ndarray) -> tuple[str, np.ndarray | None]:
         """The measure per class: its name, and shares (n, classes), NaN where a class has too few cases.
