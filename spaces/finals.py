@@ -40,7 +40,7 @@ class Reliability:
     """How far stated probabilities can be believed (Guo et al. 2017), of the most probable class.
 
     Attributes:
-        error: Expected calibration error: |confidence - accuracy| of each bin, weighted by its cases (pixels).
+        error: Expected; |confidence - accuracy| of each bin, weighted by its cases (pixels).
         confidence: Mean in each bin, low to high; empty bins are left out.
         accuracy: In the same bins.
         share: Of the cases in each bin.
