@@ -7,7 +7,7 @@ import typer
 
 from spaces.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Images: list, fetch, inspect and encrypt them.")
+app = typer.Typer(no_args_is_help=True, help="Images: list, fetch, inspect, encrypt and clean them.")
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source: npz:FILE, medmnist:NAME, ...")]
 Overrides = Annotated[
@@ -46,12 +46,25 @@ def fetch(
 
 
 @app.command()
-def inspect(source: Source, overrides: Overrides = None, format: Format = "table") -> None:
+def inspect(
+    source: Source,
+    overrides: Overrides = None,
+    format: Format = "table",
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw training images of every class: patients, so only if asked."
+        ),
+    ] = None,
+) -> None:
     """Read a source and say what is in it: sizes, classes, patients, duplicates, intensities."""
+    from evaluators.data.sheet import write_sheet
     from evaluators.data.sources import load_splits
     from search.display import print_json
 
     splits = load_splits(_settings(source, overrides))
+    if sheet is not None:
+        write_sheet(splits, sheet)
     found = splits.describe()
     images = splits.train.images
     found["intensities"] = {
@@ -83,6 +96,20 @@ def encrypt(
     except OSError as error:
         raise ConfigError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
     print(f"{out}: {len(content):,} bytes")
+
+
+@app.command()
+def clean(
+    days: Annotated[int, typer.Option(min=0, help="Remove what was not used for so long; 0: all.")] = 30,
+) -> None:
+    """Remove decoded images from the cache; they are read from their files again when they are needed."""
+    from evaluators.data.packs import clean as remove
+
+    removed, kept = remove(days)
+    print(
+        f"removed {len(removed)} sets, {sum(removed) / 1e6:,.1f} MB; kept {len(kept)}, "
+        f"{sum(kept) / 1e6:,.1f} MB"
+    )
 
 
 def _settings(source: str, overrides: list[str] | None) -> Any:

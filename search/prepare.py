@@ -97,7 +97,7 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
     splits = load_splits(config.data)
     task = make_task(config.task, splits)
     network, _ = build_network(config.network, seed=config.recipe.seed)
-    check_network(network, splits.normalisation.apply(splits.val.take(range(2))), task)
+    check_network(network, splits.normalisation.apply(splits.val.take(range(min(2, len(splits.val))))), task)
     pruning = config.pruning
     space = trace(
         network,

@@ -28,7 +28,7 @@ ROOMS = {  # vendor library -> the only files that may import it
     "typer": {"search/cli.py", "search/calibrate_command.py", "search/data_commands.py", "search/options.py"},
     "nibabel": {"evaluators/data/reading.py"},
     "pydicom": {"evaluators/data/reading.py"},
-    "PIL": {"evaluators/data/reading.py"},
+    "PIL": {"evaluators/data/reading.py", "evaluators/data/sheet.py"},
     "cryptography": {"evaluators/data/sealed.py"},
     "rich": {"search/monitor.py", "search/display.py"},
 }

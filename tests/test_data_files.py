@@ -16,7 +16,7 @@ from evaluators.data.listing import find_folder
 from evaluators.data.preparing import Volume, patches
 from evaluators.data.reading import read_scan
 from spaces.errors import ConfigError, DataError
-from tests.data_files import arrays, leave, load, save
+from tests.data_files import arrays, leave, load, save, volumes
 
 SHARES = {"shares": (0.5, 0.25, 0.25)}
 
@@ -35,27 +35,6 @@ def pictures(n: int = 12, size: tuple[int, int] = (9, 7), ending: str = "png", r
             image = Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8))
             image.save(Path(root, label, f"{label}{index // 2}_{index}.{ending}"))
     return f"folder:{root}"
-
-
-def volumes(root: str, n: int = 8, spacing: tuple[float, float, float] = (1, 1, 1)) -> Path:
-    """A Decathlon of small volumes of odd sizes, class 1 in the middle."""
-    rng = np.random.default_rng(0)
-    folder = Path(root)
-    (folder / "imagesTr").mkdir(parents=True)
-    (folder / "labelsTr").mkdir()
-    rows = []
-    for index in range(n):
-        shape = (11 + index % 3, 12, 9)
-        image, mask = rng.integers(0, 900, shape).astype(np.int16), np.zeros(shape, np.uint8)
-        mask[4:7, 4:7, 3:6] = 1
-        for kind, values in (("images", image), ("labels", mask)):
-            nibabel.save(
-                nibabel.Nifti1Image(values, np.diag([*spacing, 1])), folder / f"{kind}Tr" / f"c{index}.nii.gz"
-            )
-        rows.append({"image": f"./imagesTr/c{index}.nii.gz", "label": f"./labelsTr/c{index}.nii.gz"})
-    table = {"labels": {"0": "background", "1": "organ"}, "training": rows, "licence": "CC0"}
-    (folder / "dataset.json").write_text(json.dumps(table))
-    return folder
 
 
 # --- class folders

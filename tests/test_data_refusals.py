@@ -49,12 +49,30 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
         r"hold 0, 5; number the classes 0, 1, 2",
     ),
     "float labels": (
-        lambda: change(train_labels=lambda x: x * 1.0),
-        r"holds float64; class indices must be integers",
+        lambda: change(val_labels=lambda x: x * 1.0),
+        r"val_labels holds float64; class indices must be integers",
     ),
     "several labels": (
-        lambda: change(train_labels=lambda x: np.hstack([x, x])),
-        r"train_labels is 12 x 2; one class per image is needed",
+        lambda: change(val_labels=lambda x: np.hstack([x, x])),
+        r"val_labels is 6 x 2; one class per image is needed",
+    ),
+    "several labels of another number": (
+        lambda: change(train_labels=lambda x: np.hstack([x, x]), val_labels=lambda x: np.hstack([x, x, x])),
+        r"val_labels is 6 x 3; a 0 or 1 for each of 2 labels is needed",
+    ),
+    "several labels that are counts": (
+        lambda: change(**{f"{s}_labels": lambda x: np.hstack([x, 3 * x]) for s in ("train", "val", "test")}),
+        r"train_labels holds 3; .* \(each of several labels is there or not",
+    ),
+    "numbers that are NaN": (
+        lambda: change(
+            **{f"{s}_labels": lambda x: np.where(x, np.nan, 0.5) for s in ("train", "val", "test")}
+        ),
+        r"train_labels holds 6 numbers that are NaN or infinite; leave these cases out",
+    ),
+    "several numbers": (
+        lambda: change(train_labels=lambda x: np.hstack([x, x]) * 0.5),
+        r"train_labels is float64 of 12 x 2; one number per image is needed",
     ),
     "unequal lengths": (
         lambda: change(val_labels=lambda x: x[:-1]),
@@ -255,7 +273,6 @@ def test_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ("medmnst:breastmnist", {}, ConfigError, "did you mean 'medmnist'"),
         ("npz:", {}, ConfigError, "write it as npz:PATH"),
         ("medmnist:brestmnist", {}, DataError, "did you mean 'breastmnist'"),
-        ("medmnist:chestmnist", {}, DataError, "several labels per image"),
         (
             "medmnist:breastmnist",
             {"size": 29},

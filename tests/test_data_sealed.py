@@ -10,8 +10,8 @@ import pytest
 
 from evaluators.data.sealed import MAGIC, open_sealed, seal, unseal
 from spaces.errors import ConfigError, DataError
-from tests.data_files import arrays, leave, load, save
-from tests.test_data_files import SHARES, volumes
+from tests.data_files import aged, arrays, leave, load, save, several_labels, volumes
+from tests.test_data_files import SHARES
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 
@@ -141,4 +141,12 @@ def test_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "highest" in call("inspect", source)
     assert "bytes" in call("encrypt", source, "--out", "sealed.npz")
     assert load("npz:sealed.npz").train.fingerprint == load(source).train.fingerprint
+    for content in (aged(), several_labels()):
+        call("encrypt", save(content), "--out", "sealed.npz")
+        assert load("npz:sealed.npz").train.fingerprint == load(source).train.fingerprint
+    volumes("task")
+    call("inspect", "decathlon:task", "--set", "data.patch=[6,6,6]")
+    assert "removed 0 sets" in call("clean")
+    assert "removed 1 sets" in call("clean", "--days", "0")
+    assert not list(Path("cache").glob("pack-*"))
     assert CliRunner().invoke(app, ["inspect", source, "--set", "data.sise=3"]).exit_code != 0

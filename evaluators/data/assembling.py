@@ -9,11 +9,11 @@ import numpy as np
 
 from evaluators.data import checks
 from evaluators.data.dividing import divide, quarters
-from evaluators.data.listing import SPLITS, Case, Listing
+from evaluators.data.listing import Case, Listing
 from evaluators.data.patients import anonymous
 from evaluators.data.preparing import Volume, fitted, patches, prepared
 from evaluators.data.reading import read_scan
-from evaluators.data.splits import Splits, Subset
+from evaluators.data.splits import SPLITS, Splits, Subset
 from evaluators.settings import DataSettings
 from spaces.errors import DataError
 

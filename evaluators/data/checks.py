@@ -81,6 +81,25 @@ def as_labels(labels: np.ndarray, n_classes: int, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def as_label_sets(labels: np.ndarray, n_labels: int, where: str) -> np.ndarray:
+    """0 or 1 for each of several labels, as (n, n_labels) uint8."""
+    if labels.ndim != 2 or labels.shape[1] != n_labels:
+        raise DataError(f"{where} is {shape(labels)}; a 0 or 1 for each of {n_labels} labels is needed")
+    _check_indices(labels, 2, where, " (each of several labels is there or not)")
+    return labels.astype(np.uint8)
+
+
+def as_numbers(numbers: np.ndarray, where: str) -> np.ndarray:
+    """Numbers to predict as (n,) float32, from N or N x 1."""
+    if numbers.ndim == 2 and numbers.shape[1] == 1:
+        numbers = numbers[:, 0]
+    if numbers.ndim != 1 or numbers.dtype.kind not in "uif":
+        raise DataError(f"{where} is {numbers.dtype} of {shape(numbers)}; one number per image is needed")
+    if bad := np.count_nonzero(~np.isfinite(numbers)):
+        raise DataError(f"{where} holds {bad} numbers that are NaN or infinite; leave these cases out")
+    return numbers.astype(np.float32)
+
+
 def as_masks(masks: np.ndarray, n_classes: int, where: str) -> np.ndarray:
     """Masks of class indices as (n, *spatial) uint8."""
     _check_indices(masks, n_classes, where, ", not grey values")
@@ -111,7 +130,8 @@ def numbered_classes(targets: Sequence[np.ndarray], where: str) -> tuple[str, ..
     if len(present) and not np.array_equal(present, np.arange(len(present))):
         shown = ", ".join(str(value) for value in present[:6]) + (", ..." if len(present) > 6 else "")
         raise DataError(
-            f"{where} hold {shown}; number the classes 0, 1, 2 ... without gaps, or add class_names"
+            f"{where} hold {shown}; number the classes 0, 1, 2 ... without gaps, or add class_names "
+            "(numbers to predict are saved as floats)"
         )
     return tuple(str(index) for index in range(len(present)))
 

@@ -10,11 +10,9 @@ from typing import Any
 
 from evaluators.data.places import data_dir
 from evaluators.data.reading import is_image
-from evaluators.data.splits import Kind
+from evaluators.data.splits import SPLITS, Kind
 from evaluators.settings import Settings
 from spaces.errors import DataError, did_you_mean
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, repr=False)  # names of files and patients show nowhere

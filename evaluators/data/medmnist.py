@@ -29,8 +29,6 @@ def load(name: str, options: Options) -> Splits:
             f"medmnist:{name}: no such set (sizes: data.options.size); {did_you_mean(name, SETS)}"
         )
     known = SETS[name]
-    if known.multi_label:
-        raise DataError(f"medmnist:{name}: has several labels per image, which no task here can use yet")
     if options.size not in known.md5:
         sizes = ", ".join(str(size) for size in known.md5)
         raise ConfigError(f"data.options.size = {options.size}: medmnist:{name} comes in {sizes}")

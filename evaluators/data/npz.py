@@ -1,6 +1,7 @@
 """`npz:PATH`: images in MedMNIST's layout.
 
-The file holds `{train,val,test}_images` with `_labels` (N or N x 1) or `_masks` (class indices), and may hold
+The file holds `{train,val,test}_images` with `_masks` (class indices) or `_labels`: class indices (N or
+N x 1), 0 or 1 for each of several labels (N x K), or numbers to predict (floats, N or N x 1). It may hold
 `class_names` and, per split, who or what an image comes from: `_patient`, `_case` or `_image_id`. Test may be
 missing. Pickled objects are never loaded.
 """
@@ -9,7 +10,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,12 +23,12 @@ from evaluators.data import checks
 from evaluators.data.patients import anonymous
 from evaluators.data.places import data_dir
 from evaluators.data.sealed import is_sealed, open_sealed
-from evaluators.data.splits import Kind, Splits, Subset
+from evaluators.data.splits import SPLITS, Kind, Splits, Subset
 from spaces.errors import DataError
 
-SPLITS = ("train", "val", "test")
 GROUP_KEYS = ("patient", "case", "image_id")
-_TARGETS: dict[Kind, str] = {"classification": "labels", "segmentation": "masks"}
+NUMBER = ("number",)
+"""What stands for the classes where numbers are to be predicted."""
 
 
 def load(given: str) -> Splits:
@@ -56,12 +57,7 @@ def read(
     """
     archive = Archive(path, name)
     kind = _kind(archive)
-    suffix = _TARGETS[kind]
-    if not classes and "class_names" in archive.keys:
-        classes = checks.class_names(archive.read("class_names"), f"{name}: class_names")
-    if not classes:
-        targets = [archive.read(f"{split}_{suffix}") for split in ("train", "val")]
-        classes = checks.numbered_classes(targets, f"{name}: train_{suffix} and val_{suffix}")
+    classes = NUMBER if kind == "regression" else classes or _classes(archive, kind)
     groups = _groups(archive)
     reader = _Reader(archive, kind, classes, volumes)
     train = reader.subset("train", groups.get("train"))
@@ -104,9 +100,13 @@ class Archive:
 
     def length(self, key: str) -> int:
         """Length of an array's first axis, from its header alone."""
-        with self._entry(key) as stream:
-            shape, _ = _header(stream)
+        shape, _ = self.header(key)
         return shape[0] if shape else 0
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """An array's shape and number format, without reading it."""
+        with self._entry(key) as stream:
+            return _header(stream)
 
     def _check_size(self, key: str, stream: IO[bytes]) -> None:
         """Refuse a header that promises more than there is, or more than this machine's memory."""
@@ -165,7 +165,7 @@ class _Reader:
 
     def subset(self, split: str, groups: np.ndarray | None, like: tuple[int, ...] | None = None) -> Subset:
         """One split, checked; `like` is the shape of another split's images."""
-        name, suffix = self.archive.name, _TARGETS[self.kind]
+        name, suffix = self.archive.name, _suffix(self.kind)
         where, where_targets = f"{name}: {split}_images", f"{name}: {split}_{suffix}"
         images = self.archive.read(f"{split}_images")
         raw = self.archive.read(f"{split}_{suffix}")
@@ -178,8 +178,7 @@ class _Reader:
         images = checks.channels_first(
             images, where, mask_rank=raw.ndim if masked else None, volumes=self.volumes
         )
-        convert = checks.as_masks if masked else checks.as_labels
-        targets = convert(raw, len(self.classes), where_targets)
+        targets = _CHECKS[self.kind](raw, len(self.classes), where_targets)
         if masked and targets.shape[1:] != images.shape[2:]:
             raise DataError(
                 f"{where_targets} is {checks.shape(targets)}, images are {checks.shape(images[0, 0])}"
@@ -194,14 +193,43 @@ class _Reader:
         return Subset(images, targets, groups, self.archive.sealed)
 
 
+_CHECKS: Mapping[Kind, Callable[[np.ndarray, int, str], np.ndarray]] = {
+    "classification": checks.as_labels,
+    "multilabel": checks.as_label_sets,
+    "segmentation": checks.as_masks,
+    "regression": lambda numbers, _, where: checks.as_numbers(numbers, where),
+}
+
+
+def _suffix(kind: Kind) -> str:
+    return "masks" if kind == "segmentation" else "labels"
+
+
 def _kind(archive: Archive) -> Kind:
-    found: list[Kind] = [kind for kind, suffix in _TARGETS.items() if f"train_{suffix}" in archive.keys]
+    """What the targets are, by name, shape and number format."""
+    found = [suffix for suffix in ("labels", "masks") if f"train_{suffix}" in archive.keys]
     if len(found) != 1:
         problem = (
             "both train_labels and train_masks; keep one" if found else "neither train_labels nor train_masks"
         )
         raise DataError(f"{archive.name}: has {problem} (it holds {', '.join(archive.keys) or 'no arrays'})")
-    return found[0]
+    if found == ["masks"]:
+        return "segmentation"
+    shape, dtype = archive.header("train_labels")
+    if dtype.kind == "f":
+        return "regression"
+    return "multilabel" if len(shape) == 2 and shape[1] > 1 else "classification"
+
+
+def _classes(archive: Archive, kind: Kind) -> tuple[str, ...]:
+    """Names of the classes: the file's own, or else their numbers."""
+    if "class_names" in archive.keys:
+        return checks.class_names(archive.read("class_names"), f"{archive.name}: class_names")
+    suffix = _suffix(kind)
+    if kind == "multilabel":
+        return tuple(str(label) for label in range(archive.header(f"train_{suffix}")[0][1]))
+    targets = [archive.read(f"{split}_{suffix}") for split in ("train", "val")]
+    return checks.numbered_classes(targets, f"{archive.name}: train_{suffix} and val_{suffix}")
 
 
 def _groups(archive: Archive) -> dict[str, np.ndarray]:

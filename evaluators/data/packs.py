@@ -1,9 +1,11 @@
 """Decoded images in the user's cache: read once, found by what the files are, sealed where a key is set."""
 
+import contextlib
 import hashlib
 import io
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.data.assembling import assemble, stamp
-from evaluators.data.listing import SPLITS, Listing
+from evaluators.data.listing import Listing
 from evaluators.data.npz import Archive
 from evaluators.data.places import cache_dir
 from evaluators.data.sealed import has_key, seal
-from evaluators.data.splits import Splits, Subset
+from evaluators.data.splits import SPLITS, Splits, Subset
 from evaluators.settings import DataSettings
 from spaces.errors import DataError
 
@@ -33,7 +35,10 @@ def packed(listing: Listing, settings: DataSettings) -> Splits:
     path = cache_dir() / f"pack-{key[:40]}.npz"
     if path.is_file():
         try:
-            return _unpacked(path, listing)
+            splits = _unpacked(path, listing)
+            with contextlib.suppress(OSError):
+                path.touch()  # used now: see `clean`
+            return splits
         except DataError:
             pass  # torn, or under another key: made again
     splits = assemble(listing, settings)
@@ -96,19 +101,38 @@ def _write(path: Path, parts: Mapping[str, Subset]) -> None:
         raise
 
 
+def clean(days: int) -> tuple[list[int], list[int]]:
+    """Remove packs that were not used for so many days, and what interrupted writing left behind.
+
+    Returns:
+        Bytes of each that was removed, and of each that was kept.
+    """
+    removed, kept = [], []
+    before = time.time() - days * 86_400
+    for path in [*cache_dir().glob("pack-*.npz"), *cache_dir().glob("*.part")]:
+        found = path.stat()
+        if found.st_mtime > before:
+            kept.append(found.st_size)
+            continue
+        path.unlink(missing_ok=True)
+        removed.append(found.st_size)
+    return removed, kept
+
+
 def as_npz(splits: Splits) -> bytes:
     """The splits, test included, in the layout that `npz:` reads.
 
     Raises:
         DataError: The layout has no place for these targets.
     """
-    if splits.kind not in ("classification", "segmentation") or splits.regions:
-        raise DataError(f"{splits.name}: {splits.kind} or regions have no place in an npz file")
+    if splits.regions:
+        raise DataError(f"{splits.name}: regions have no place in an npz file; name them in task.regions")
     suffix = "masks" if splits.kind == "segmentation" else "labels"
     parts = {"train": splits.train, "val": splits.val}
     if splits.n_test:
         parts["test"] = splits.open_test()
-    arrays: dict[str, np.ndarray] = {"class_names": np.array(splits.classes)}
+    named = splits.kind != "regression"
+    arrays: dict[str, np.ndarray] = {"class_names": np.array(splits.classes)} if named else {}
     for split, subset in parts.items():
         arrays[f"{split}_images"] = np.moveaxis(subset.images, 1, -1)
         arrays[f"{split}_{suffix}"] = subset.targets

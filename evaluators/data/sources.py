@@ -148,8 +148,6 @@ def _check_limits(settings: DataSettings, splits: Splits) -> None:
 
 
 def _check_classes(splits: Splits) -> None:
-    if splits.kind in ("regression", "multilabel"):
-        return
     if splits.kind not in ("classification", "segmentation"):
         return
     for name, subset in (("train", splits.train), ("val", splits.val)):

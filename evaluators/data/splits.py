@@ -14,6 +14,8 @@ from evaluators.data.normalisation import Mode, Normalisation
 from evaluators.data.sealed import seal, unseal
 from spaces.errors import ConfigError, DataError
 
+SPLITS = ("train", "val", "test")
+
 Kind: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression"]
 
 
