@@ -1,6 +1,5 @@
 """A bad candidate is data, not an exception: whatever goes wrong becomes a failed outcome with one line."""
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -8,12 +7,12 @@ from typing import TypeAlias
 import numpy as np
 
 from spaces.messages import Outcome, Trial
+from spaces.scrubbing import without_files
 
 Found: TypeAlias = tuple[Mapping[str, float], Mapping[str, np.ndarray], Mapping[str, float]]
 """Values, per-case arrays, and seconds by phase."""
 
 LONGEST_ERROR = 300
-_PATH = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?=\S)(?:[^'":,;()<>]*[/\\])?[^\s'":,;()<>]*""")
 
 
 def guarded(trial: Trial, evaluate: Callable[[Trial], Found]) -> Outcome:
@@ -45,5 +44,5 @@ def describe_error(error: BaseException) -> str:
     """One line, "type: message", without paths (a file's name may be a patient's)."""
     known = error.strerror if isinstance(error, OSError) else None  # its str() names the file
     message = (known or str(error)).strip().partition("\n")[0]
-    line = f"{type(error).__name__}: {_PATH.sub('<path>', message)}".rstrip(": ")
+    line = f"{type(error).__name__}: {without_files(message)}".rstrip(": ")
     return line if len(line) <= LONGEST_ERROR else line[: LONGEST_ERROR - 3] + "..."

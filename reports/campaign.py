@@ -1,6 +1,5 @@
 """What a page tells about one campaign: the input of `reports.page`."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,12 +13,6 @@ TOLERANCE = 0.02
 """How far below dense counts as keeping the metric, in the page's sentence."""
 
 _NAMES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
-
-_PATH = re.compile(
-    r"""(?P<quote>["'])(?P<quoted>(?:file:)?(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^"']*)(?P=quote)
-    |(?<![\w.~/\\<-])(?<!http:)(?<!https:)(?P<bare>(?:file:)?(?:/+|~/|[A-Za-z]:[\\/]|\\\\)[^\s"'<>,;()\[\]]+)""",
-    re.VERBOSE,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +123,3 @@ def campaign_report(
         groups=groups,
         provenance=dict(provenance),
     )
-
-
-def without_paths(text: str) -> str:
-    """The text with every absolute path cut to its last component; addresses on the web stay.
-
-    A path holding blanks is only recognised whole between quotes.
-    """
-    return _PATH.sub(_last_component, text)
-
-
-def _last_component(match: re.Match[str]) -> str:
-    path, quote = match["quoted"] or match["bare"], match["quote"] or ""
-    return quote + re.split(r"[/\\]+", path.rstrip("/\\"))[-1] + quote

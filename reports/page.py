@@ -20,9 +20,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from reports import figures
-from reports.campaign import TOLERANCE, CampaignReport, without_paths
+from reports.campaign import TOLERANCE, CampaignReport
 from reports.theme import DARK
 from spaces.errors import InputError
+from spaces.scrubbing import without_files, without_paths
 
 _COLUMNS = (
     *("number", "kind", "front", "plausible", "replicates", "metric", "difference", "half", "loss"),
@@ -128,7 +129,7 @@ def _cleaned(report: CampaignReport) -> CampaignReport:
         network=without_paths(report.network),
         data=without_paths(report.data),
         controller=without_paths(report.controller),
-        failed=report.failed.assign(error=[without_paths(str(error)) for error in report.failed["error"]]),
+        failed=report.failed.assign(error=[without_files(str(error)) for error in report.failed["error"]]),
         groups=report.groups.assign(name=[without_paths(str(name)) for name in report.groups["name"]]),
         provenance={without_paths(k): without_paths(str(v)) for k, v in report.provenance.items()},
     )

@@ -187,22 +187,44 @@ def ladder_hypervolume(frame: pd.DataFrame, chance: float) -> float:
     return front_hypervolume(rows["flops_ratio"].to_numpy(), rows["metric"].to_numpy(), dense_metric, chance)
 
 
-def front_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The plausible front for reading, cheapest first, from a `trials_frame`.
+def front_table(frame: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+    """The front for reading, cheapest first, from a `trials_frame`.
 
     Columns: number, flops_percent and params_percent (of dense), metric, difference (to dense), low and
-    high (its 95 % interval), replicates, kind, front (on the observed front).
+    high (its 95 % interval), estimate (of the difference, shrunken), replicates, kind, front (on the observed
+    front), advised.
+
+    Args:
+        frame: A `trials_frame`.
+        most: Rows at most: dense and the advised and observed fronts, thinned evenly along the octaves of
+            FLOPs, advised and better networks first. None: the whole plausible front.
     """
-    rows = frame[frame["plausible"]].sort_values(["flops", "metric"], ascending=[True, False])
+    if most is None:
+        rows = frame[frame["plausible"] | frame["advised"]]
+    else:
+        rows = _thinned(frame[frame["front"] | frame["advised"] | frame["kind"].eq("dense")], most)
+    rows = rows.sort_values(["flops", "metric"], ascending=[True, False])
     return pd.DataFrame(
         {
             "number": rows["number"],
             "flops_percent": 100 * rows["flops_ratio"],
             "params_percent": 100 * rows["params_ratio"],
-            **{name: rows[name] for name in ("metric", "difference", "low", "high")},
-            **{name: rows[name] for name in ("replicates", "kind", "front")},
+            **{name: rows[name] for name in ("metric", "difference", "low", "high", "estimate")},
+            **{name: rows[name] for name in ("replicates", "kind", "front", "advised")},
         }
     ).reset_index(drop=True)
+
+
+def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many rows: dense, the best one of every stretch of the FLOPs axis, then the next best."""
+    octaves = np.log2(rows["flops_ratio"])
+    stretch = np.floor((most - 1) * (octaves - octaves.min()) / max(np.ptp(octaves), 1e-9))
+    ranked = rows.assign(stretch=stretch.where(rows["kind"].ne("dense"), -1)).sort_values(
+        ["advised", "estimate"], ascending=False
+    )
+    again = ranked.duplicated("stretch")
+    chosen = ranked.assign(again=again).sort_values("again", kind="stable").head(most)
+    return rows.loc[rows.index.isin(chosen.index)]
 
 
 def headline(frame: pd.DataFrame, margin: float = 0.02) -> pd.Series:

@@ -222,10 +222,10 @@ def front(
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")
     ] = "table",
-    plausible: Annotated[bool, typer.Option("--all", help="The whole plausible front.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="The whole plausible front.")] = False,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Print a campaign's front: the best measured networks, or with --all every one that may be on it.
+    """Print a campaign's front: the best measured and the advised networks, or --all that may be on it.
 
     The plausible front holds the networks that no cheaper one is shown to beat, with 95 % confidence. JSON
     and CSV hold every measured network.
@@ -237,7 +237,7 @@ def front(
     with Store(store, create=False) as archive:
         report = campaign_summary(archive, campaign)
     if format == "table":
-        display.print_front(report, plausible=plausible)
+        display.print_front(report, everything=everything)
     elif format == "json":
         display.print_json(front_points(report))
     else:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from spaces.agreement import Agreement
 
 
+ROWS = 15
+"""Networks that are printed unless all are asked for."""
+
 FLAT = 0.12
 """Share of the FLOPs: a task whose ladder loses nothing down to here is flat."""
 
@@ -74,36 +77,43 @@ def print_campaign(row: CampaignRow) -> None:
     _print(grid)
 
 
-def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
-    """The observed front and dense, cheapest first, with paired intervals; or the whole plausible front."""
+def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
+    """The advised and observed fronts and dense, cheapest first, with paired intervals.
+
+    Args:
+        report: Of the campaign.
+        everything: The whole plausible front; else at most `ROWS` networks.
+    """
     from reports.table import flat_until, front_table
 
-    everything = front_table(report.trials)
-    frame = everything if plausible else everything[everything["front"] | everything["kind"].eq("dense")]
+    frame = front_table(report.trials, None if everything else ROWS)
     title = (
         f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    columns = ("point", "FLOPs", "parameters", report.metric_name, "to dense, with 95 % interval", "runs", "")
+    metric = report.metric_name
+    columns = ("", "point", "FLOPs", "params", metric, "to dense (95 % interval)", "shrunken", "runs", "")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == len(columns) - 1 else "right")
     for row in frame.to_dict("records"):
-        kind = row["kind"]
+        kind, dense = row["kind"], row["kind"] == "dense"
         interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         table.add_row(
+            "*" if row["advised"] and not dense else "",
             str(row["number"]),
             f"{row['flops_percent']:.1f} %",
             f"{row['params_percent']:.1f} %",
             f"{row['metric']:.3f}",
-            interval if kind != "dense" else "",
+            "" if dense else interval,
+            "" if dense else f"{row['estimate']:+.3f}",
             str(row["replicates"]),
             kind if kind != "search" else "",
-            style="" if row["front"] else "dim",
+            style="" if row["advised"] or dense else "dim",
         )
     _print(table)
-    pruned = report.trials[report.trials["advised"] & report.trials["kind"].ne("dense")].sort_values("flops")
-    advised = ", ".join(f"{row.number} ({row.estimate:+.3f})" for row in pruned.itertuples())
-    print(f"\nto take, by what is left of each difference without its noise: {advised or 'dense'}")
+    advised = report.trials["advised"] & report.trials["kind"].ne("dense")
+    mark = "* advised" if advised.any() else "advised: dense"
+    print(f"\n{mark}, by the shrunken difference: what is left of it once its noise is taken out")
     smallest = smallest_difference(report.trials["se"].to_numpy())
     if smallest == smallest:
         print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")
@@ -113,7 +123,7 @@ def print_front(report: "CampaignReport", *, plausible: bool = False) -> None:
             "take the ladder, or search with more validation cases"
         )
     print(f"hypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
-    if hidden := len(everything) - len(frame):
+    if hidden := len(front_table(report.trials)) - len(frame):
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
 
 

@@ -80,7 +80,9 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     assert len(front["ladder"]) >= 3
     rows = list(csv.DictReader(io.StringIO(call("front", finished, "--format", "csv").out)))
     assert [row["number"] for row in rows] == [str(point["number"]) for point in front["points"]]
-    assert "dense" in call("front", finished).out
+    shown = call("front", finished).out
+    assert " dense" in shown
+    assert "* advised, by the shrunken difference" in shown
     said = call("report", finished, "--out", "page/report.html")
     assert said.out.strip() == "page/report.html"
     assert finished in (tmp_path / "page/report.html").read_text()

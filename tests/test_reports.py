@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from reports.campaign import CampaignReport, without_paths
+from reports.campaign import CampaignReport
 from reports.figures import compare_figure, front_figure, history_figure, ratios_figure
 from reports.page import answer, percent, render, write_report
 from reports.table import (
@@ -31,6 +31,7 @@ from spaces.errors import InputError
 from spaces.fronts import front_hypervolume
 from spaces.intervals import paired_difference
 from spaces.messages import Genome, Outcome, Record, Trial
+from spaces.scrubbing import without_files, without_paths
 from tests import report_samples as samples
 
 EVIL = "<script>alert('x')</script>\"'&\u2028"
@@ -152,7 +153,19 @@ def test_the_front_table_is_the_plausible_front_cheapest_first(few: list[Record]
     assert table["flops_percent"].tolist() == sorted(table["flops_percent"])
     first = table.iloc[0]
     assert (first["number"], first["flops_percent"], first["params_percent"]) == (2, 50, 50)
-    assert set(table["number"]) == set(frame_of(few).query("plausible")["number"])
+    assert set(table["number"]) == set(frame_of(few).query("plausible | advised")["number"])
+
+
+def test_a_short_front_table_keeps_dense_and_what_is_advised_along_all_octaves() -> None:
+    frame = samples.report().trials
+    short = front_table(frame, 6)
+    assert len(short) == 6
+    assert short["kind"].eq("dense").any()
+    assert short["flops_percent"].tolist() == sorted(short["flops_percent"])
+    assert short["flops_percent"].iloc[0] < 2 * front_table(frame)["flops_percent"].iloc[0]
+    assert short["advised"].sum() >= 5
+    assert len(front_table(frame, 10_000)) == (frame["front"] | frame["advised"]).sum()
+    assert front_table(frame[frame["kind"].eq("dense")], 5)["number"].tolist() == [0]
 
 
 def row(number: int, flops: float, difference: float, half: float, kind: str = "search") -> dict[str, object]:
@@ -334,6 +347,20 @@ def test_absolute_paths_are_cut_to_their_last_component(text: str, shown: str) -
     assert without_paths(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot read /data/Jane Doe/scan.nii: it's torn", "cannot read <path>: it's torn"),
+        ("cannot identify image file 'scans/doe jane.png'", "cannot identify image file '<path>'"),
+        ("doe_jane.nii.gz and b.DCM are torn", "<path> and <path> are torn"),
+        ("postgresql://ann:secret@host/db is gone", "postgresql:<path> is gone"),
+        ("ratio 1/2 of 3 / 4, and/or; torch.nn is fine", "ratio 1/2 of 3 / 4, and/or; torch.nn is fine"),
+    ],
+)
+def test_errors_lose_the_names_of_files_too(text: str, shown: str) -> None:
+    assert without_files(text) == shown
+
+
 def test_no_absolute_path_gets_onto_the_page() -> None:
     secret = "/home/ann/secret"
     found = samples.records(1)
@@ -344,7 +371,7 @@ def test_no_absolute_path_gets_onto_the_page() -> None:
     text = own_text(render([report, report]))
     assert "secret" not in text
     assert "run c.toml" in text
-    assert "a.py: no" in text
+    assert "&lt;path&gt;: no" in text
 
 
 def test_several_campaigns_share_a_page_and_a_comparison(page: str) -> None:
