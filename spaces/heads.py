@@ -56,7 +56,7 @@ def follow(modules: Mapping[str, nn.Module], stated: Mapping[str, int]) -> None:
             continue
         module = modules[owner]
         if name.startswith(_LAYER):
-            _relabel(module, name.removeprefix(_LAYER), length)
+            relabel(module, name.removeprefix(_LAYER), length)
             continue
         before = getattr(module, name)
         setattr(module, name, length)
@@ -66,7 +66,8 @@ def follow(modules: Mapping[str, nn.Module], stated: Mapping[str, int]) -> None:
                 setattr(module, total, value // before * length)
 
 
-def _relabel(layer: nn.Module, axis: str, length: int) -> None:
+def relabel(layer: nn.Module, axis: str, length: int) -> None:
+    """Tell an einops layer of another length of an axis, in place."""
     state, training = layer.__getstate__(), layer.training
     state["axes_lengths"] = state["axes_lengths"] | {axis: length}
     layer.__setstate__(state)  # einops works its recipe out anew

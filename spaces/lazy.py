@@ -10,7 +10,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], 
 
     Args:
         package: The package's `__name__`.
-        homes: Public name -> module that defines it.
+        homes: Public name -> module that defines it, as module:name where its name there is another.
 
     Returns:
         What the package assigns to `__getattr__` and `__all__`.
@@ -19,6 +19,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], 
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        module, _, other = homes[name].partition(":")
+        return getattr(importlib.import_module(module), other or name)
 
     return load, sorted(homes)

@@ -103,6 +103,11 @@ def standin_of(kind: type[nn.Module]) -> type[nn.Module] | None:
     return None
 
 
+def standin_named(name: str) -> type[nn.Module] | None:
+    """The stand-in class of that name; None where there is none."""
+    return next((kind for kind in _STANDINS.values() if kind.__name__ == name), None)
+
+
 def takes_nothing(func: torch._ops.OpOverload, module: nn.Module | None) -> bool:
     """Whether an operator that runs in this module can be given tensors without channels."""
     if module is not None and _has_standin(module):

@@ -28,6 +28,11 @@ class Regression(JudgedTask):
         self.signature = f"regression {centre!r} {scale!r} {spread!r}"
         self._centre, self._scale, self._spread = centre, scale, spread
 
+    @property
+    def units(self) -> tuple[float, float]:
+        """What the network's 0 means, in the targets' units, and its 1 above that."""
+        return self._centre, self._scale
+
     def check_outputs(self, outputs: Any, targets: torch.Tensor) -> None:
         """Refuse outputs that are not one number per image.
 

@@ -47,7 +47,8 @@ class Segmentation(JudgedTask):
         super().__init__("segmentation", metric, chance, tuple(regions) if regions else classes)
         self.flip_axes = tuple(range(-dims, 0))
         self._dims = dims
-        self._regions = tuple(regions.values()) if regions else ()
+        self.regions = dict(regions or {})
+        self._regions = tuple(self.regions.values())
         if self._regions:
             self.signature = f"segmentation of the regions {list(self._regions)}"
 
