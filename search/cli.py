@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search import calibrate_command, data_commands
+from search import calibrate_command, data_commands, prior_command
 from search.options import (
     DEFAULT_STORE,
     Address,
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_commands.app, name="data")
+app.add_typer(prior_command.app, name="prior")
 
 
 @app.command()

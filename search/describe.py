@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from search.prepare import Problem
+from search.prior.descriptors import describe_structure
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 
@@ -17,9 +18,14 @@ LIBRARIES = ("torch", "monai", "numpy", "optuna", "deap", "ray")
 def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -> dict[str, Any]:
     """JSON of all that reports show: groups, dense figures, ladder, data, versions; no paths, no patients."""
     space = problem.space
+    groups, task = describe_structure(problem)
     return {
         "version": 1,
-        "groups": describe_groups(space),
+        "groups": [
+            {**group, "descriptors": numbers}
+            for group, numbers in zip(describe_groups(space), groups, strict=True)
+        ],
+        "task": task,
         "frozen": [{"name": frozen.name, "reason": frozen.reason} for frozen in space.frozen],
         "dense": {"genome": list(space.dense), **space.cost(space.dense).row(0)},
         "minimal": {"genome": list(space.minimal), **space.cost(space.minimal).row(0)},

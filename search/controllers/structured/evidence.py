@@ -1,6 +1,6 @@
 """What was measured, as the damage model takes it: retention of every network, and its noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,16 @@ class Evidence:
     dense_repeats: int
     spread: float
     floor: float
+
+    def rows(self, index: np.ndarray) -> "Evidence":
+        """Of those networks only: (k,) indices."""
+        return replace(
+            self,
+            genomes=self.genomes[index],
+            retention=self.retention[index],
+            sampling=self.sampling[np.ix_(index, index)],
+            repeats=self.repeats[index],
+        )
 
     def noise(self, spread: float) -> np.ndarray:
         """Covariance of the errors when repeats spread so much: (n, n)."""

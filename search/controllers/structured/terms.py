@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from search.controllers.structured.belief import Belief, flat
 from spaces.space import ChannelSpace
 
 _KNOTS = np.array([0.0, 0.25, 0.75, 1.5, 3.0])
@@ -75,24 +76,36 @@ class Terms:
 
     Args:
         space: Of the genomes.
+        belief: How the groups' slopes are expected to differ; by default they are not.
     """
 
-    def __init__(self, space: ChannelSpace) -> None:
+    def __init__(self, space: ChannelSpace, belief: Belief | None = None) -> None:
         self._dense = np.array(space.dense, dtype=float)
         self._pairs = _neighbours(space)
+        self.belief = belief or flat(len(self._dense))
 
     def features(self, genomes: np.ndarray) -> Features:
         """Everything the covariances need of some genomes: (n, n_groups) -> n rows."""
         n_groups = len(self._dense)
-        octaves = -np.log2(np.maximum(np.asarray(genomes, dtype=float), 0.25) / self._dense)
-        widths = np.append(np.diff(_KNOTS)[:-1], np.inf)
-        ramps = np.clip(octaves[:, :, None] - _KNOTS[:-1], 0.0, widths) * _STEEPNESS / n_groups
-        by_piece = ramps.reshape(len(ramps), -1)
-        own = np.column_stack([np.sqrt(_WHOLE) * ramps.sum(axis=2), np.sqrt(1 - _WHOLE) * by_piece])
+        octaves = self._octaves(genomes)
+        ramps = self.ramps(genomes)
+        doubtful = ramps * self.belief.doubt[:, None]
+        by_piece = doubtful.reshape(len(ramps), -1)
+        own = np.column_stack([np.sqrt(_WHOLE) * doubtful.sum(axis=2), np.sqrt(1 - _WHOLE) * by_piece])
         ratios = 1 - np.exp2(-octaves)
         products = ratios[:, self._pairs[:, 0]] * ratios[:, self._pairs[:, 1]]
         scale = np.sqrt(max(len(self._pairs), 1))
-        return Features(ramps.sum(axis=1), own, products / scale, ratios / np.sqrt(n_groups))
+        common = (ramps * self.belief.slopes).sum(axis=1)
+        return Features(common, own, products / scale, ratios / np.sqrt(n_groups))
+
+    def ramps(self, genomes: np.ndarray) -> np.ndarray:
+        """Damage that flat belief expects, by group and piece: (n, n_groups) -> (n, n_groups, n_pieces)."""
+        widths = np.append(np.diff(_KNOTS)[:-1], np.inf)
+        ramps = np.clip(self._octaves(genomes)[:, :, None] - _KNOTS[:-1], 0.0, widths)
+        return ramps * _STEEPNESS / len(self._dense)
+
+    def _octaves(self, genomes: np.ndarray) -> np.ndarray:
+        return -np.log2(np.maximum(np.asarray(genomes, dtype=float), 0.25) / self._dense)
 
     @staticmethod
     def mean(features: Features, scales: Scales) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Prior files: safetensors with a JSON header. Nothing in them can run code; what was changed is refused."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from search.controllers.structured.belief import PIECES
+from search.prior.corpus import Origin
+from search.prior.features import GROUP_FEATURES, TASK_FEATURES
+from search.prior.lessons import LATE, Lesson
+from search.prior.model import Choice, LayerPrior
+from spaces.errors import ConfigError, InputError
+
+FORMAT = "paretoprune-prior"
+VERSION = 1
+"""Raised with every change of what the features or the lessons mean."""
+
+_ARRAYS = ("task", "features", "precision", "pull", "slopes", "errors", "steepness")
+
+
+def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
+    """Write a prior; returns it with the hash of its content.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    arrays = {
+        f"{i}.{name}": np.ascontiguousarray(np.atleast_1d(getattr(lesson, name)), dtype=np.float64)
+        for i, lesson in enumerate(prior.lessons)
+        for name in _ARRAYS
+    }
+    about = json.dumps(
+        {
+            "version": VERSION,
+            "group_features": GROUP_FEATURES,
+            "task_features": TASK_FEATURES,
+            "curve": [PIECES, LATE],
+            "choice": asdict(prior.choice),
+            "origins": [asdict(lesson.origin) for lesson in prior.lessons],
+            "quality": dict(prior.quality),
+        },
+        sort_keys=True,
+    )
+    digest = _digest(about, arrays)
+    content = save(arrays, {"format": FORMAT, "about": about, "sha256": digest})
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise InputError(f"the prior cannot be written to {str(path)!r}: {error.strerror}") from None
+    return replace(prior, sha256=digest)
+
+
+def load_prior(path: str | Path) -> LayerPrior:
+    """Read a prior.
+
+    Raises:
+        ConfigError: There is no such file, it is no prior, of another version, or not as it was written.
+    """
+    where = f"the prior {str(path)!r}"
+    try:
+        with safe_open(str(path), "numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except FileNotFoundError:
+        raise ConfigError(f"{where} is not there; `paretoprune prior fit` makes one") from None
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{where} cannot be read: {error}") from None
+    if header.get("format") != FORMAT:
+        raise ConfigError(f"{where} is a safetensors file, but no prior; `paretoprune prior fit` makes one")
+    try:
+        about = json.loads(header["about"])
+        version = about["version"]
+        if version != VERSION:
+            raise ConfigError(
+                f"{where} has version {version}, but this program reads version {VERSION}; fit it again "
+                "from the stores that it came from"
+            )
+        if header["sha256"] != _digest(header["about"], arrays):
+            raise ConfigError(f"{where} was changed after it was written; fit it again, or take a copy")
+        return LayerPrior(
+            tuple(_lesson(i, origin, arrays) for i, origin in enumerate(about["origins"])),
+            Choice(**about["choice"]),
+            about["quality"],
+            header["sha256"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{where} is damaged ({error!r}); fit it again, or take a copy") from None
+
+
+def _lesson(i: int, origin: dict[str, Any], arrays: dict[str, np.ndarray]) -> Lesson:
+    task, features, precision, pull, slopes, errors, steepness = (arrays[f"{i}.{name}"] for name in _ARRAYS)
+    return Lesson(Origin(**origin), task, features, precision, pull, slopes, errors, float(steepness[0]))
+
+
+def _digest(about: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(repr((name, array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,248 @@
+"""The meta-prior: what it learns from families of tasks, how it is chosen, kept and refused."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from search.cli import main
+from search.prior.corpus import past_campaign, read_corpus
+from search.prior.evaluation import assess, fit_prior
+from search.prior.features import GROUP_FEATURES, group_features
+from search.prior.file import load_prior, save_prior
+from search.prior.model import META, Choice, LayerPrior
+from search.store.archive import Store
+from search.store.entries import CampaignEntry
+from spaces.errors import ConfigError, InputError, StoreError
+from tests.analytic_family import FamilyTask
+
+TAUGHT = [(seed, f"set{seed // 2}") for seed in range(8)]
+NEW = (100, 101, 102)
+
+
+@pytest.fixture(scope="module")
+def prior() -> LayerPrior:
+    return fit_prior([FamilyTask(seed).campaign(source) for seed, source in TAUGHT])
+
+
+# What it learns
+
+
+def test_it_foresees_which_groups_matter_in_networks_it_never_saw(prior: LayerPrior) -> None:
+    for seed in NEW:
+        task = FamilyTask(seed)
+        expected = prior.expect(task.groups, task.task).belief(META)
+        found = np.corrcoef(np.log(expected.slopes.mean(axis=1)), np.log(task.steepness))[0, 1]
+        assert found > 0.7
+        assert expected.slopes.min() > 0
+        assert expected.slopes.mean() == pytest.approx(1)
+
+
+def test_leave_one_out_prefers_transfer_where_there_is_something_to_transfer(prior: LayerPrior) -> None:
+    assert prior.choice.kind != "mean"
+    assert prior.quality["gain_nats"] > 0
+    assert prior.quality["coverage_when_chosen"] >= 0.85
+    assert set(prior.quality["data_sets"]) == {"set0", "set1", "set2", "set3"}
+
+
+def test_without_shared_structure_it_does_not_claim_to_know_better() -> None:
+    """Groups whose damage has nothing to do with their descriptors: nothing transfers, and it says so."""
+    rng = np.random.default_rng(5)
+    campaigns = []
+    for seed, source in TAUGHT:
+        campaign = FamilyTask(seed, own=1.0).campaign(source)
+        order = rng.permutation(len(campaign.groups))
+        mixed = [
+            {**group, "descriptors": campaign.groups[i]["descriptors"]}
+            for group, i in zip(campaign.groups, order, strict=True)
+        ]
+        campaigns.append(type(campaign)(**{**vars(campaign), "groups": mixed}))
+    shuffled = fit_prior(campaigns)
+    assert shuffled.quality["gain_nats"] < 0.15
+    task = FamilyTask(NEW[0])
+    slopes = shuffled.expect(task.groups, task.task).belief(META).slopes
+    assert slopes.std() < 0.6
+
+
+def test_features_out_of_range_are_held_and_doubted(prior: LayerPrior) -> None:
+    task = FamilyTask(NEW[0])
+    groups = [dict(group) for group in task.groups]
+    groups[0]["descriptors"] = {**groups[0]["descriptors"], "effective_rank": 40.0}
+    usual, strange = (prior.expect(some, task.task) for some in (task.groups, groups))
+    assert strange.outside[0] > 0
+    assert strange.belief(META).doubt[0] > usual.belief(META).doubt[0]
+    assert np.isfinite(strange.belief(META).slopes).all()
+
+
+def test_features_mean_the_same_in_every_network() -> None:
+    features = group_features(FamilyTask(0).groups)
+    assert features.shape == (len(FamilyTask(0).groups), len(GROUP_FEATURES))
+    assert features.mean(axis=0) == pytest.approx(0, abs=1e-12)
+    bare = [{"channels": 8}, {"channels": 8}]
+    assert (group_features(bare) == 0).all()
+
+
+def test_campaigns_of_one_data_set_say_what_cannot_be_known() -> None:
+    alone = fit_prior([FamilyTask(seed).campaign("set0") for seed in range(3)])
+    assert "cannot be known" in alone.quality["unknown"]
+    assert alone.choice == Choice()
+
+
+def test_what_has_seen_the_images_is_left_out(prior: LayerPrior) -> None:
+    clean = prior.guarded("set1", "other pixels")
+    assert {lesson.origin.source for lesson in clean.lessons} == {"set0", "set2", "set3"}
+    assert len(prior.guarded("renamed", "data of set2").lessons) == 6
+    with pytest.raises(ConfigError, match="set0 only"):
+        prior.without(lambda lesson: lesson.origin.source == "set0").guarded("set0", "x")
+
+
+def test_assessing_uses_no_lesson_on_the_same_data(prior: LayerPrior) -> None:
+    (own,) = assess(prior, [FamilyTask(0).campaign("set0")])
+    (new,) = assess(prior, [FamilyTask(NEW[0]).campaign("new")])
+    assert (own["lessons"], new["lessons"]) == (6, 8)
+    assert new["meta"] > new["flat"]
+
+
+# The corpus
+
+
+def test_a_corpus_is_what_was_stored(tmp_path: Path) -> None:
+    url, task = f"sqlite:///{tmp_path / 'a.db'}", FamilyTask(3)
+    campaign_id = task.store(url, "set1")
+    (stored,), skipped = read_corpus([url, url])
+    made = task.campaign("set1", 40)
+    assert stored.origin.id == campaign_id
+    assert not skipped
+    assert stored.space.groups == made.space.groups
+    assert stored.first.sum() == 5
+    order = np.lexsort(stored.evidence.genomes.T), np.lexsort(made.evidence.genomes.T)
+    np.testing.assert_array_equal(stored.evidence.genomes[order[0]], made.evidence.genomes[order[1]])
+    np.testing.assert_allclose(stored.evidence.retention[order[0]], made.evidence.retention[order[1]])
+    np.testing.assert_allclose(stored.octaves[order[0]], made.octaves[order[1]])
+
+
+def test_campaigns_that_teach_nothing_are_named(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    FamilyTask(1).store(url, "set0", n=7)
+    old = CampaignEntry(name="old", config={}, fingerprint="f", fingerprints={}, description={"groups": [{}]})
+    with Store(url) as store:
+        store.create(old)
+        reasons = [past_campaign(store, row) for row in store.campaigns()]
+    assert any("8 are needed" in str(reason) for reason in reasons)
+    assert any("before campaigns were described" in str(reason) for reason in reasons)
+    with pytest.raises(InputError, match="no campaign to learn from"):
+        read_corpus([url])
+    with pytest.raises(StoreError, match="there is no store"):
+        read_corpus([f"sqlite:///{tmp_path / 'nowhere.db'}"])
+
+
+# The file
+
+
+def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> None:
+    saved = save_prior(prior, tmp_path / "p.safetensors")
+    loaded = load_prior(tmp_path / "p.safetensors")
+    assert len(saved.sha256) == 64
+    assert (loaded.sha256, loaded.choice) == (saved.sha256, prior.choice)
+    assert loaded.quality == prior.quality
+    task = FamilyTask(NEW[0])
+    for mine, theirs in zip(
+        prior.expect(task.groups, task.task).experts,
+        loaded.expect(task.groups, task.task).experts,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine.slopes, theirs.slopes)
+    assert save_prior(prior, tmp_path / "again.safetensors").sha256 == saved.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda about: {**about, "version": 99}, "version 99"),
+        (lambda about: {**about, "choice": {"kind": "ridge", "strength": 9.0, "doubt": 0.1}}, "was changed"),
+        (lambda about: {"version": 1}, "was changed"),
+    ],
+)
+def test_another_version_and_tampering_are_refused(
+    prior: LayerPrior, tmp_path: Path, change: object, says: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    save_prior(prior, path)
+    from safetensors import safe_open
+
+    with safe_open(str(path), "numpy") as file:
+        header = file.metadata()
+    header["about"] = json.dumps(change(json.loads(header["about"])))  # type: ignore[operator]
+    save_file(load_file(path), path, header)
+    with pytest.raises(ConfigError, match=says):
+        load_prior(path)
+
+
+def test_changed_numbers_and_foreign_files_are_refused(prior: LayerPrior, tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    save_prior(prior, path)
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="was changed"):
+        load_prior(path)
+    save_file({"x": np.zeros(2)}, path)
+    with pytest.raises(ConfigError, match="but no prior"):
+        load_prior(path)
+    path.write_text("nothing of the kind")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_prior(path)
+    with pytest.raises(ConfigError, match="is not there"):
+        load_prior(tmp_path / "nowhere")
+
+
+# The command
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["paretoprune", "prior", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capfd.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+def test_fit_show_and_evaluate(call: Callable[..., tuple[int, str, str]]) -> None:
+    for seed in range(4):
+        FamilyTask(seed).store(f"sqlite:///{'ab'[seed % 2]}.db", f"set{seed}")
+    FamilyTask(5).store("sqlite:///b.db", "set5", n=6)
+    status, out, err = call("fit", "a.db", "sqlite:///b.db", "--out", "p.safetensors")
+    assert status == 0, err
+    assert "4 campaigns" in out
+    assert "left out family5" in err
+    status, out, _ = call("show", "p.safetensors", "--format", "json")
+    about = json.loads(out)
+    assert about["sha256"] == load_prior("p.safetensors").sha256
+    assert {campaign["source"] for campaign in about["campaigns"]} == {f"set{i}" for i in range(4)}
+    status, out, _ = call("evaluate", "p.safetensors", "a.db")
+    assert status == 0
+    assert len(out.splitlines()) == 3
+    assert call("show", "p.safetensors")[1].startswith("4 campaigns")
+
+
+def test_what_cannot_be_fitted_is_one_line(call: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, err = call("fit", "nowhere.db")
+    assert (status, len(err.splitlines())) == (2, 1)
+    FamilyTask(5).store("sqlite:///few.db", "set5", n=6)
+    status, _, err = call("fit", "few.db")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "8 are needed" in err
+    status, _, err = call("show", "few.db")
+    assert (status, len(err.splitlines())) == (2, 1)
