@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
 import paretoprune as pp
+from evaluators.data.sources import load_splits
+from evaluators.deploy.description import describe_network
 from evaluators.identity import fingerprint_of
+from evaluators.networks import build_network
+from evaluators.settings import DataSettings, NetworkSettings, TaskSettings
+from evaluators.tasks.factory import make_task
 from spaces.changes import changes_between, rebuild
 from spaces.clone import clone_with, named_tensors
 from spaces.errors import InputError, NetworkError
@@ -35,9 +40,6 @@ ABOUT = pp.NetworkDescription(factory="monai.networks.nets:UNet", arguments=UNET
 
 def make(about: pp.NetworkDescription = ABOUT, *, share: float = 0.5, **options: Any) -> nn.Module:
     """A pruned network of this factory, trained a little: none of its numbers is the factory's."""
-    from evaluators.networks import build_network
-    from evaluators.settings import NetworkSettings
-
     network, _ = build_network(NetworkSettings(factory=about.factory, arguments=about.arguments), seed=1)
     space = trace(network.eval(), torch.zeros(1, *about.input_shape), **options)
     pruned = prune(network, space, space.uniform(share), rank_channels(network, space))
@@ -273,3 +275,23 @@ def test_every_network_is_rebuilt_from_its_factory(name: str, dims: int) -> None
         expected = list(find_tensors(pruned(example)))
         torch.manual_seed(0)
         assert all(torch.equal(a, b) for a, b in zip(find_tensors(twin(example)), expected, strict=True))
+
+
+def test_a_campaign_s_network_and_its_own_class(tmp_path: Path) -> None:
+    data = DataSettings(source="phantom:segmentation", options={"size": 32, "n_train": 8, "n_val": 8})
+    splits = load_splits(data)
+    task = make_task(TaskSettings(kind="segmentation"), splits)
+    settings = NetworkSettings(factory=ABOUT.factory, arguments=UNET)
+    network, _ = build_network(settings)
+    space = trace(network.eval(), torch.zeros(1, 1, 32, 32), granularity="stage", round_to=1)
+    genome = space.uniform(0.5)
+    small = prune(network, space, genome, rank_channels(network, space))
+    about = describe_network(settings, data, splits, task, space, genome, values={"dice": 0.9}, point=3)
+    assert about.input_shape == (1, 32, 32)
+    assert about.costs["flops"] < about.dense_costs["flops"]
+    assert about.normalisation == splits.normalisation.describe()
+    pp.save(tmp_path, small, about)
+    assert about.constructor_arguments is not None
+    own = network.__class__(**UNET | about.constructor_arguments)
+    load_model(own, tmp_path / "network.safetensors")  # nothing of ours
+    assert same(small, own.eval(), about.input_shape)

@@ -9,16 +9,21 @@ from pydantic import Field, field_validator
 from evaluators.data.splits import Splits
 from evaluators.protocols import Task
 from evaluators.settings import DataSettings, NetworkSettings, Settings
+from spaces.errors import NetworkError
+from spaces.granularity import TiedSpace
+from spaces.space import ChannelSpace
 
 
 class NetworkDescription(Settings):
     """What `save` needs to be told about a network, and what `read_description` tells about a saved one.
 
-    Only the first three are needed; the others travel along into exports and model cards.
+    Factory, arguments and input shape are needed; the others travel along into exports and model cards.
 
     Attributes:
         factory: module:callable that makes the dense network.
         arguments: Its keyword arguments; JSON types.
+        constructor_arguments: Over `arguments`: with them the network's own class builds the pruned network;
+            None where it cannot.
         input_shape: Of one image, (channels, *spatial).
         task: "classification", "multilabel", "segmentation", "regression", "embedding" or "custom".
         metric: What was maximised.
@@ -39,6 +44,7 @@ class NetworkDescription(Settings):
 
     factory: str = Field(pattern=r"^[\w.]+:\w+$")
     arguments: dict[str, Any] = Field(default_factory=dict)
+    constructor_arguments: dict[str, Any] | None = None
     input_shape: tuple[int, ...] = Field(min_length=2)
     task: str | None = None
     metric: str | None = None
@@ -78,47 +84,53 @@ def describe_network(
     data: DataSettings,
     splits: Splits,
     task: Task,
+    space: ChannelSpace,
+    genome: Sequence[int],
     *,
-    genome: Sequence[int] = (),
-    costs: Mapping[str, float] | None = None,
-    dense_costs: Mapping[str, float] | None = None,
     values: Mapping[str, float] | None = None,
     campaign: str | None = None,
     point: int | None = None,
 ) -> NetworkDescription:
-    """The description of a campaign's network; see `NetworkDescription` for the arguments.
+    """The description of a campaign's network.
 
     Args:
         network: The campaign's settings of the network.
         data: Its settings of the images.
         splits: Its images.
         task: What the network is for.
-        genome: Kept units per channel group.
-        costs: Of the network.
-        dense_costs: Of the dense network.
+        space: What could be pruned.
+        genome: What the network keeps.
         values: Measured on the validation cases.
         campaign: Its id.
         point: Number of the trial.
     """
-    units = getattr(task, "units", None)
-    preparation = data.model_dump(mode="json", include={"size", "spacing", "patch"}, exclude_none=True)
     return NetworkDescription(
         factory=network.factory,
         arguments=network.arguments,
+        constructor_arguments=_constructor_arguments(space, genome),
         input_shape=(splits.channels, *splits.spatial),
         task=task.kind,
         metric=task.metric.name,
         classes=task.classes,
-        regions=dict(getattr(task, "regions", {})),
-        units=units,
+        regions=getattr(task, "regions", {}),
+        units=getattr(task, "units", None),
         normalisation=splits.normalisation.describe(),
-        preparation=preparation,
+        preparation=data.model_dump(mode="json", include={"size", "spacing", "patch"}, exclude_none=True),
         data=splits.name,
         licence=splits.licence,
         genome=tuple(int(kept) for kept in genome),
-        costs=dict(costs or {}),
-        dense_costs=dict(dense_costs or {}),
+        costs=space.cost(genome).row(0),
+        dense_costs=space.cost(space.dense).row(0),
         values=dict(values or {}),
         campaign=campaign,
         point=point,
     )
+
+
+def _constructor_arguments(space: ChannelSpace, genome: Sequence[int]) -> dict[str, Any] | None:
+    if not isinstance(space, TiedSpace):
+        return None
+    try:
+        return space.constructor_arguments(genome)
+    except NetworkError:  # of another family, or not this genome
+        return None
