@@ -9,7 +9,9 @@ from evaluators.precision import resolve_device
 from evaluators.rungs.bench import Bench
 from evaluators.rungs.table import find_rung
 from evaluators.tasks.factory import make_task
+from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import check_network, measure
+from evaluators.whole import measure_whole
 from spaces.messages import Outcome, Trial
 from spaces.surgery import prune
 
@@ -30,7 +32,8 @@ class NetworkEvaluator:
         self._task = make_task(workload.task, workload.splits)
         device = resolve_device(workload.proxy.device)
         splits, limit = workload.splits, workload.proxy.train_limit
-        normalisation = splits.normalisation
+        self._whole, self._window, self._device = workload.whole, splits.spatial, device
+        normalisation = self._normalisation = splits.normalisation
         train = normalisation.apply(splits.train, device)
         self._val = normalisation.apply(splits.val, device)
         self._bench = Bench(
@@ -55,9 +58,14 @@ class NetworkEvaluator:
         clock.append(time.perf_counter())
         rung.adapt(network, self._bench, seed)
         clock.append(time.perf_counter())
-        values, per_case = measure(
-            network, self._val, self._task, self._bench.subset, rung=trial.rung, seed=seed
-        )
+        if rung.whole and self._whole is not None and isinstance(self._task, Segmentation):
+            values, per_case = measure_whole(
+                network, self._whole, self._task, self._normalisation, self._window, self._device
+            )
+        else:
+            values, per_case = measure(
+                network, self._val, self._task, self._bench.subset, rung=trial.rung, seed=seed
+            )
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")
         return values, per_case, {name: clock[i + 1] - clock[i] for i, name in enumerate(phases)}

@@ -213,17 +213,17 @@ def region_dice_scores(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def chance_of_dice(truths: Iterable[np.ndarray]) -> float:
+def chance_of_dice(truths: Iterable[Iterable[np.ndarray]]) -> float:
     """Dice of predicting each class everywhere, or nowhere if that is better; mean over the classes.
 
     Everywhere scores 2 p / (1 + p) on a case with a share p of the class, nowhere 1 on cases without it.
 
     Args:
-        truths: Per foreground class or region, (n, *spatial) bool.
+        truths: Per foreground class or region, a mask (*spatial) bool for every case.
     """
     best = []
     for truth in truths:
-        shares = truth.mean(axis=tuple(range(1, truth.ndim)))
+        shares = np.array([mask.mean() for mask in truth])
         best.append(max(np.mean(2 * shares / (1 + shares)), np.mean(shares == 0)))
     return float(np.mean(best))
 

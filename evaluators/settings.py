@@ -56,6 +56,9 @@ class DataSettings(Settings):
     spacing: tuple[float, ...] | None = Field(None, description="volumes are resampled to this, in mm")
     patch: tuple[int, ...] | None = Field(None, description="size of the patches of volumes with masks")
     patches: int = Field(4, ge=1, description="patches a volume, half of them on foreground")
+    whole: bool = Field(
+        True, description="the rung full measures val volumes whole, a window of data.patch sliding over them"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="options of the source, as phantom sizes"
     )

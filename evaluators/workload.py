@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from evaluators.data.splits import Splits, Subset
+from evaluators.data.volumes import Volumes
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
 from evaluators.networks import build_network, load_weights
 from evaluators.precision import pinned
+from evaluators.rungs.table import find_rung
 from evaluators.settings import NetworkSettings, ProxySettings, TaskSettings
+from evaluators.whole import OVERLAP
 from spaces.errors import DataError
 from spaces.ranking import Ranking
 from spaces.space import ChannelSpace
@@ -42,6 +45,7 @@ class Workload:
         task: What the network is for.
         proxy: How a candidate is evaluated; kept with device and precision pinned, see `pinned`.
         shared: Jointly trained weights, for the rungs that slice them; None: not trained.
+        whole: Validation volumes that the rung `full` measures instead of val's patches; None: it does not.
     """
 
     network: NetworkSettings
@@ -53,15 +57,17 @@ class Workload:
     task: TaskSettings
     proxy: ProxySettings
     shared: Mapping[str, np.ndarray] | None = None
+    whole: Volumes | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "splits", replace(self.splits, open_test=_no_test_images))
+        object.__setattr__(self, "splits", replace(self.splits, open_test=_no_test_images, open_whole=None))
         object.__setattr__(self, "proxy", pinned(self.proxy))
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
         """By part, so that a difference can be named; the rung and the device's number are no part of it."""
-        return {
+        whole = {"whole": fingerprint_of([self.whole.fingerprint, OVERLAP])} if self.whole else {}
+        return whole | {
             "network": fingerprint_of([self.network.factory, self.network.arguments, dict(self.code)]),
             "weights": fingerprint_of_arrays(self.weights),
             "space": self.space.fingerprint,
@@ -78,6 +84,10 @@ class Workload:
     def fingerprint(self) -> str:
         """The task fingerprint: hash of all parts."""
         return fingerprint_of(dict(self.fingerprints))
+
+    def measured_at(self, rung: str) -> Subset | Volumes:
+        """The validation cases at a rung: val, or the whole volumes."""
+        return self.whole if self.whole is not None and find_rung(rung).whole else self.splits.val
 
     def dense_network(self) -> torch.nn.Module:
         """The dense network, in eval mode on the CPU, its weights copied: arrays may be shared, read-only.

@@ -31,14 +31,24 @@ def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -
         "minimal": {"genome": list(space.minimal), **space.cost(space.minimal).row(0)},
         "ladder": [list(genome) for genome in ladder],
         "metric": problem.task.metric.name,
-        "chance": problem.task.chance,
+        "chance": problem.chance_at(problem.config.judging_rung),
         "as_given": dict(problem.dense),
         "data": problem.splits.describe(),
-        "patients": problem.patients,
+        "patients": problem.patients_at(problem.config.judging_rung),
+        "whole": _whole(problem),
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": command,
     }
+
+
+def _whole(problem: Problem) -> dict[str, float] | None:
+    """What whole validation volumes cost, where the rung full measures them."""
+    windows, dense = problem.windows, problem.space.cost(problem.space.dense).flops[0]
+    if windows is None:
+        return None
+    mean = float(windows.mean())
+    return {"volumes": len(windows), "windows": mean, "dense_flops": mean * float(dense)}
 
 
 def describe_groups(space: ChannelSpace) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from evaluators.protocols import Task
 from evaluators.rungs.prices import JOINT_STEP
 from evaluators.rungs.recalibration import IMAGES
 from evaluators.training import Tensors, measure, n_steps, tune
+from evaluators.whole import n_windows
 from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network
@@ -209,7 +210,10 @@ class _Stopwatch:
         few = min(32, len(splits.val))
         self._train = normalisation.apply(splits.train.take(range(size)), self._device)
         self._val = normalisation.apply(splits.val.take(range(few)), self._device)
-        self._val_share = len(splits.val) / few
+        n_val = len(splits.val)
+        if config.proxy.rung == "full" and splits.open_whole is not None and task.kind == "segmentation":
+            n_val = int(n_windows(splits.open_whole("val"), splits.spatial).sum())
+        self._val_share = n_val / few
 
     def speed(self, network: nn.Module) -> Speed:
         """Of a network that may be changed."""

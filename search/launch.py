@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 from evaluators.protocols import EvaluatorSpec, Pool
 from evaluators.rungs.prices import joint_price, prices
-from search.calibration import CHANCE, Calibration, calibration_trials, compare_rungs, run_trials
+from search.calibration import CHANCE, FULL, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.base import Controller, Yardstick
@@ -133,7 +133,7 @@ def _calibrate(campaign_id: str, problem: Problem, store: Store, pool: Pool, mon
     trials = calibration_trials(space, settings.networks, problem.config.search.seed, settings.rungs)
     try:
         records = run_trials(trials, space, pool, store, campaign_id, monitor)
-        found = compare_rungs(records, space, problem.task.metric, problem.task.chance)
+        found = compare_rungs(records, space, problem.task.metric, problem.chance_at(FULL))
     except KeyboardInterrupt:
         store.set_status(campaign_id, "interrupted")
         raise
@@ -175,7 +175,7 @@ def _run(
         config.search.seed,
         common_first(space),
         config.search.options,
-        yardstick=Yardstick(problem.task.chance, problem.splits.val.groups),
+        yardstick=_yardstick(problem),
     )
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
     schedule, most = _schedule(controller, problem)
@@ -185,7 +185,7 @@ def _run(
         space=space,
         schedule=schedule,
         metric=problem.task.metric,
-        chance=problem.task.chance,
+        chance=problem.chance_at(config.judging_rung),
         lag=config.search.lag,
         budget=Budget(most, config.budget.wall_s),
         retry_lost=retry_lost,
@@ -195,6 +195,12 @@ def _run(
     except KeyboardInterrupt:
         monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
         raise
+
+
+def _yardstick(problem: Problem) -> Yardstick:
+    """Of the rung whose records the controller is told: the first."""
+    rung = (*problem.config.search.rungs, problem.config.proxy.rung)[0]
+    return Yardstick(problem.chance_at(rung), problem.workload.measured_at(rung).groups)
 
 
 def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
@@ -216,7 +222,8 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
     if config.budget.unit is None:
         return Halving(controller, space, problem.value, config.search.rungs, ladder=first[1:]), trials
     n_train, n_val = len(problem.splits.train), len(problem.splits.val)
-    price = prices(config.proxy, n_train, n_val)
+    windows = problem.windows
+    price = prices(config.proxy, n_train, n_val, None if windows is None else int(windows.sum()))
     budget = trials * price[config.budget.unit]
     spent = joint_price(config.proxy, n_train) if problem.workload.shared is not None else 0.0
     if config.calibrate.at_start:

@@ -9,6 +9,7 @@ import torch
 
 from evaluators.data.sources import load_splits
 from evaluators.data.splits import Splits
+from evaluators.data.volumes import Volumes
 from evaluators.dense import as_arrays, dense_weights
 from evaluators.folds import Folds
 from evaluators.metrics import Margin, margin_over_chance
@@ -17,8 +18,11 @@ from evaluators.pools.threads import pinned_threads
 from evaluators.precision import pinned, resolve_device
 from evaluators.protocols import Task
 from evaluators.rungs.joint import shared_weights
+from evaluators.rungs.table import find_rung
 from evaluators.tasks.factory import make_task
+from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import batches, check_network, measure
+from evaluators.whole import n_windows
 from evaluators.workload import Workload
 from search.config import CampaignConfig
 from search.controllers.registry import check_controller, make_controller
@@ -60,13 +64,25 @@ class Problem:
         """What a pool evaluates with."""
         return Folds(self.folds) if self.folds else self.workload
 
-    @property
-    def patients(self) -> list[int] | None:
-        """Of each case that candidates are measured on, fold after fold; None: unknown."""
-        groups = [workload.splits.val.groups for workload in self.folds or (self.workload,)]
+    def patients_at(self, rung: str) -> list[int] | None:
+        """Of each case that candidates are measured on at a rung, fold after fold; None: unknown."""
+        groups = [workload.measured_at(rung).groups for workload in self.folds or (self.workload,)]
         if any(group is None for group in groups):
             return None
         return [int(patient) for group in groups if group is not None for patient in group]
+
+    def chance_at(self, rung: str) -> float:
+        """The metric of a network that has learnt nothing, on the cases of a rung."""
+        measured = self.workload.measured_at(rung)
+        if isinstance(measured, Volumes) and isinstance(self.task, Segmentation):
+            return self.task.blind([mask for _, mask in measured])
+        return self.task.chance
+
+    @property
+    def windows(self) -> np.ndarray | None:
+        """Patches that the rung full sees of each whole validation volume (n,); None: it sees val."""
+        whole = self.workload.whole
+        return None if whole is None else n_windows(whole, self.splits.spatial)
 
     @property
     def objectives(self) -> tuple[Objective, Objective]:
@@ -138,6 +154,7 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
         config.search.controller, space, (FLOPS, task.metric), 0, (), config.search.options
     )  # refuses its options before anything is trained
     n_folds = config.data.folds
+    whole = _whole(config, splits, task)
     parts = [splits] if n_folds == 1 else [splits.fold(k, n_folds) for k in range(n_folds)]
     workloads, figures = [], []
     for part in parts:
@@ -148,11 +165,28 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
         calibrated = config.calibrate.rungs if config.calibrate.at_start else ()
         if "shared" in (config.proxy.rung, config.proxy.start, *config.search.rungs, *calibrated):
             workload = with_shared(workload, make_task(config.task, part), artifacts, monitor)
-        workloads.append(workload)
+        workloads.append(replace(workload, whole=whole))
         figures.append(dense)
     means = {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}
     folds = tuple(workloads) if n_folds > 1 else ()
     return Problem(config, splits, task, space, workloads[0], means, folds)
+
+
+def _whole(config: CampaignConfig, splits: Splits, task: Task) -> Volumes | None:
+    """The whole validation volumes, where a rung of the campaign measures them."""
+    rungs = {config.proxy.rung, *config.search.rungs} | ({"full"} if config.calibrate.at_start else set())
+    if splits.open_whole is None or task.kind != "segmentation" or not any(map(_is_whole, rungs)):
+        return None
+    if config.data.folds > 1:
+        raise ConfigError(
+            f"data.folds = {config.data.folds} holds out patches, but the rung 'full' measures whole "
+            "volumes: set data.whole = false, or data.folds = 1"
+        )
+    return splits.open_whole("val")
+
+
+def _is_whole(rung: str) -> bool:
+    return find_rung(rung).whole
 
 
 def make_workload(

@@ -102,6 +102,13 @@ def _data_in_words(data: Mapping[str, Any]) -> str:
     )
 
 
+def _whole_in_words(whole: Mapping[str, float] | None) -> dict[str, str]:
+    if whole is None:
+        return {}
+    seen = f"{whole['volumes']} at the rung full, {whole['windows']:.1f} windows each on average"
+    return {"Whole volumes": f"{seen}: dense takes {whole['dense_flops'] / 1e9:,.2f} GFLOPs a volume"}
+
+
 def _provenance(row: CampaignRow) -> dict[str, str]:
     about, config = row.description, row.config
     given = about["as_given"].get(about["metric"])
@@ -114,6 +121,7 @@ def _provenance(row: CampaignRow) -> dict[str, str]:
         "Dense weights": _in_words(recipe) if recipe else "given by the user",
         "Dense as given": f"{about['metric']} {given:.4f} on val, before equal fine-tuning",
         "Data": _data_in_words(about["data"]),
+        **_whole_in_words(about.get("whole")),
         "Licence of the data": about["data"]["licence"] or "not known",
         "Duplicates removed": str(about["data"]["duplicates_removed"]),
         "Criterion": config["pruning"]["criterion"],

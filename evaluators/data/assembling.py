@@ -1,7 +1,8 @@
 """Listed files as `Splits`: read, oriented, resampled, cut into patches, divided by patient."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from evaluators.data.patients import anonymous
 from evaluators.data.preparing import Volume, fitted, patches, prepared
 from evaluators.data.reading import read_scan
 from evaluators.data.splits import SPLITS, Splits, Subset
+from evaluators.data.volumes import Volumes
 from evaluators.settings import DataSettings
 from spaces.errors import DataError
 
@@ -46,7 +48,21 @@ def assemble(listing: Listing, settings: DataSettings) -> Splits:
         kind=listing.kind,
         licence=listing.licence,
         regions=listing.regions,
+        open_whole=partial(whole, listing, settings) if _in_patches(listing, settings) else None,
     )
+
+
+def whole(listing: Listing, settings: DataSettings, split: str) -> Volumes:
+    """The volumes of a split as they are before patches are cut from them; see `assemble`."""
+    cases = _divided(listing, settings)[split]
+    read = list(_read(listing, cases, settings, split))
+    groups = _hashes(cases, [owner for _, owner in read])
+    volumes = Volumes.of(
+        [(volume.image, volume.mask) for volume, _ in read if volume.mask is not None], groups
+    )
+    if settings.normalise == "case":
+        return volumes
+    return replace(volumes, values=checks.as_pixels(volumes.values, f"{listing.name}: {split}"))
 
 
 def stamp(listing: Listing) -> str:
@@ -111,24 +127,32 @@ def _hashes(cases: Sequence[Case], patients: Sequence[str | None] | None = None)
     return anonymous(whose)
 
 
-def _subset(listing: Listing, cases: Sequence[Case], settings: DataSettings, split: str) -> Subset:
+def _read(
+    listing: Listing, cases: Sequence[Case], settings: DataSettings, split: str
+) -> Iterator[tuple[Volume, str | None]]:
+    """Every case, prepared, with whose it is."""
     if not cases:
-        raise DataError(f"{listing.name}: has no test images")
+        raise DataError(f"{listing.name}: has no {split} images")
+    for number, case in enumerate(cases, 1):
+        volume, patient = _volume(listing, case, settings, f"{listing.name}: image {number} of {split}")
+        yield volume, case.patient or patient
+
+
+def _subset(listing: Listing, cases: Sequence[Case], settings: DataSettings, split: str) -> Subset:
     in_patches = _in_patches(listing, settings)
     images: list[np.ndarray] = []
     targets: list[np.ndarray | int | float] = []
     owners: list[str | None] = []
-    for number, case in enumerate(cases, 1):
-        volume, patient = _volume(listing, case, settings, f"{listing.name}: image {number} of {split}")
+    for case, (volume, owner) in zip(cases, _read(listing, cases, settings, split), strict=True):
         if in_patches:
             assert settings.patch is not None
-            cut = patches(volume, settings.patch, settings.patches, [settings.split_seed, number])
+            cut = patches(volume, settings.patch, settings.patches, settings.split_seed)
             images += [image for image, _ in cut]
             targets += [mask for _, mask in cut]
         else:
             images.append(volume.image)
             targets.append(volume.mask if volume.mask is not None else case.target)  # type: ignore[arg-type]
-        owners += [case.patient or patient] * (settings.patches if in_patches else 1)
+        owners += [owner] * (settings.patches if in_patches else 1)
         shapes = {image.shape for image in images[:1] + images[-1:]}
         if len(shapes) > 1:
             shown = " and ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))

@@ -52,6 +52,15 @@ def quotas(sizes: np.ndarray, n: int) -> np.ndarray:
     return result
 
 
+def chosen(strata: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Indices, ascending, of a stratified choice of `n` cases: every stratum gets its share; see `quotas`."""
+    rng = np.random.default_rng([seed, n])
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    sizes = quotas(np.array([len(part) for part in members]), n)
+    drawn = [rng.permutation(part)[:quota] for part, quota in zip(members, sizes, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
 def quarters(values: np.ndarray) -> np.ndarray:
     """The quarter of each value by rank, 0 to 3: strata of what has no classes."""
     rank = np.empty(len(values), dtype=np.int64)

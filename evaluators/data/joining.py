@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from evaluators.data.splits import Splits, Subset
+from evaluators.data.volumes import Volumes
 from spaces.errors import DataError
+
+T = TypeVar("T", Subset, Volumes)
 
 
 def joined(sources: Sequence[Splits]) -> Splits:
@@ -35,6 +39,7 @@ def joined(sources: Sequence[Splits]) -> Splits:
         val=_together([source.val for source in sources]),
         open_test=partial(_open_all, tuple(source for source in sources if source.n_test)),
         n_test=sum(source.n_test for source in sources),
+        open_whole=_whole_of(sources),
         licence="; ".join(sorted({source.licence for source in sources if source.licence})) or None,
     )
 
@@ -43,6 +48,15 @@ def _open_all(sources: Sequence[Splits]) -> Subset:
     if not sources:
         raise DataError("none of the sources has test images")
     return _together([source.open_test() for source in sources])
+
+
+def _whole_of(sources: Sequence[Splits]) -> Callable[[str], Volumes] | None:
+    openers = tuple(source.open_whole for source in sources if source.open_whole is not None)
+    return partial(_open_whole, openers) if len(openers) == len(sources) else None
+
+
+def _open_whole(openers: Sequence[Callable[[str], Volumes]], split: str) -> Volumes:
+    return Volumes.joined([opened(split) for opened in openers])
 
 
 def _together(parts: Sequence[Subset]) -> Subset:
@@ -64,8 +78,8 @@ def mapped(splits: Splits, change: Callable[[Subset], Subset]) -> Splits:
     return replace(splits, train=change(splits.train), val=change(splits.val), open_test=test)
 
 
-def _changed(open_test: Callable[[], Subset], change: Callable[[Subset], Subset]) -> Subset:
-    return change(open_test())
+def _changed(opened: Callable[..., T], change: Callable[[T], T], *which: str) -> T:
+    return change(opened(*which))
 
 
 def numbered(splits: Splits) -> Splits:
@@ -75,14 +89,18 @@ def numbered(splits: Splits) -> Splits:
         return splits
     together = np.concatenate(parts)
     _, first = np.unique(together, return_index=True)
-    return mapped(splits, _Numbers(together[np.sort(first)]))
+    numbers = _Numbers(together[np.sort(first)])
+    opened = splits.open_whole
+    return replace(
+        mapped(splits, numbers), open_whole=None if opened is None else partial(_changed, opened, numbers)
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Numbers:
     known: np.ndarray
 
-    def __call__(self, subset: Subset) -> Subset:
+    def __call__(self, subset: T) -> T:
         if subset.groups is None:
             return subset
         values, first = np.unique(subset.groups, return_index=True)

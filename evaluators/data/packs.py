@@ -6,58 +6,91 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from evaluators.data.assembling import assemble, stamp
+from evaluators.data.assembling import assemble, stamp, whole
 from evaluators.data.listing import Listing
 from evaluators.data.npz import Archive
 from evaluators.data.places import cache_dir
 from evaluators.data.sealed import has_key, seal
 from evaluators.data.splits import SPLITS, Splits, Subset
+from evaluators.data.volumes import Volumes
 from evaluators.settings import DataSettings
 from spaces.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change after which the same files give other arrays."""
 
+T = TypeVar("T")
+
+_OF_VOLUMES = ("values", "masks", "shapes", "groups")
 _SETTINGS = {"normalise", "shares", "split_seed", "patient", "size", "spacing", "patch", "patches"}
 
 
 def packed(listing: Listing, settings: DataSettings) -> Splits:
     """The splits of a listing, from the cache if its files have been read before; see `assemble`."""
+    path = _place(listing, settings, "")
+    splits = _cached(path, listing.name, partial(_unpacked, listing))
+    if splits is None:
+        splits = assemble(listing, settings)
+        splits = replace(splits, train=_kept(splits.train), val=_kept(splits.val))
+        with contextlib.suppress(
+            DataError, OSError
+        ):  # bad test images: told of when opened; no room: no cache
+            parts = {"train": splits.train, "val": splits.val}
+            if splits.n_test:
+                parts["test"] = splits.open_test()
+            _write(path, _arrays(parts))
+    in_patches = listing.kind == "segmentation" and settings.patch is not None
+    return replace(splits, open_whole=partial(_whole, listing, settings) if in_patches else None)
+
+
+def _whole(listing: Listing, settings: DataSettings, split: str) -> Volumes:
+    """Whole volumes, from the cache if they have been read before."""
+    path = _place(listing, settings, f"-whole-{split}")
+    volumes = _cached(path, listing.name, _volumes)
+    if volumes is None:
+        volumes = replace(whole(listing, settings, split), sealed=has_key())
+        with contextlib.suppress(OSError):
+            _write(path, {name: getattr(volumes, name) for name in _OF_VOLUMES})
+    return volumes
+
+
+def _place(listing: Listing, settings: DataSettings, what: str) -> Path:
     asked = settings.model_dump_json(include=_SETTINGS)
     key = hashlib.sha256(f"{VERSION} {has_key()} {asked} {stamp(listing)}".encode()).hexdigest()
-    path = cache_dir() / f"pack-{key[:40]}.npz"
-    if path.is_file():
-        try:
-            splits = _unpacked(path, listing)
-            with contextlib.suppress(OSError):
-                path.touch()  # used now: see `clean`
-            return splits
-        except DataError:
-            pass  # torn, or under another key: made again
-    splits = assemble(listing, settings)
+    return cache_dir() / f"pack-{key[:40]}{what}.npz"
+
+
+def _cached(path: Path, name: str, read: Callable[[Archive], T]) -> T | None:
+    """What is in the pack; None where there is none, or it is torn or under another key."""
+    if not path.is_file():
+        return None
     try:
-        parts = {"train": splits.train, "val": splits.val}
-        if splits.n_test:
-            parts["test"] = splits.open_test()
-        _write(path, parts)
-    except (DataError, OSError):  # bad test images are told of when they are opened; no room: no cache
-        return splits
-    return replace(splits, train=_kept(splits.train), val=_kept(splits.val))
+        found = read(Archive(path, name))
+    except DataError:
+        return None
+    with contextlib.suppress(OSError):
+        path.touch()  # used now: see `clean`
+    return found
 
 
 def _kept(subset: Subset) -> Subset:
     return replace(subset, sealed=has_key())
 
 
-def _unpacked(path: Path, listing: Listing) -> Splits:
-    archive = Archive(path, listing.name)
+def _volumes(archive: Archive) -> Volumes:
+    values, masks, shapes, groups = (archive.read(name) for name in _OF_VOLUMES)
+    return Volumes(values, masks, shapes, groups, archive.sealed)
+
+
+def _unpacked(listing: Listing, archive: Archive) -> Splits:
     held = [split for split in SPLITS if f"{split}_images" in archive.keys]
     if not {"train", "val"} <= set(held):
         raise DataError(f"{listing.name}: its cache is incomplete")
@@ -81,15 +114,18 @@ def _read(archive: Archive, split: str) -> Subset:
     return Subset(images, targets, groups, archive.sealed)
 
 
-def _write(path: Path, parts: Mapping[str, Subset]) -> None:
-    """Write beside and rename, readable by the user alone: a file of that name is always whole."""
-    arrays = {
+def _arrays(parts: Mapping[str, Subset]) -> dict[str, np.ndarray]:
+    return {
         f"{split}_{part}": getattr(subset, part)
         for split, subset in parts.items()
         for part in ("images", "targets", "groups")
     }
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write beside and rename, readable by the user alone: a file of that name is always whole."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take them for a flag
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:

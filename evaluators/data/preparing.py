@@ -1,5 +1,6 @@
 """One volume or picture as networks get it: orientation, spacing, intensities, size, patches."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,19 +61,19 @@ def fitted(volume: Volume, settings: DataSettings, where: str) -> Volume:
     return Volume(_resized(volume.image, size), None if volume.mask is None else _nearest(volume.mask, size))
 
 
-def patches(
-    volume: Volume, size: tuple[int, ...], n: int, seed: Sequence[int]
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def patches(volume: Volume, size: tuple[int, ...], n: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """`n` patches (image, mask): the first half about a foreground voxel each, the others anywhere.
 
-    The same for the same seed. A volume smaller than the patch is padded with its lowest intensity.
+    The same for the same volume and seed, wherever it is listed, so that a volume that is in two splits is
+    found out. One that is smaller than the patch is padded with its lowest intensity.
     """
     assert volume.mask is not None
     if len(size) != volume.mask.ndim:
         raise ConfigError(f"data.patch = {list(size)}: the volumes have {volume.mask.ndim} axes")
     grown = tuple(max(a, b) for a, b in zip(size, volume.mask.shape, strict=True))
     image, mask = _centred(volume.image, grown), _centred(volume.mask[None], grown, 0)[0]
-    rng = np.random.default_rng(list(seed))
+    content = hashlib.blake2b(np.ascontiguousarray(volume.image).data, digest_size=8).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(content, "big")])
     foreground = np.argwhere(mask)
     found = []
     for index in range(n):

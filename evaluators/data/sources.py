@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evaluators.data.listing import Listing, find_folder
 from evaluators.data.normalisation import case_normalised
 from evaluators.data.packs import packed
 from evaluators.data.splits import Splits, Subset, isin_images
+from evaluators.data.volumes import Volumes
 from evaluators.settings import DataSettings, Settings
 from spaces.errors import ConfigError, DataError, did_you_mean
 
@@ -79,7 +81,14 @@ def load_splits(settings: DataSettings) -> Splits:
         val=splits.val.limit(settings.val_limit or len(splits.val)),
     )
     _check_classes(splits)
-    return splits
+    if splits.open_whole is None or not settings.whole:
+        return replace(splits, open_whole=None)
+    return replace(splits, open_whole=partial(_limited, splits.open_whole, settings.val_limit))
+
+
+def _limited(opened: Callable[[str], Volumes], limit: int | None, split: str) -> Volumes:
+    volumes = opened(split)
+    return volumes.limit(limit) if limit is not None and split == "val" else volumes
 
 
 def _one(given: str, settings: DataSettings) -> Splits:

@@ -1,7 +1,6 @@
 """What every source of images turns into: three splits of images with their targets."""
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,9 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from evaluators.data.dividing import divide, quarters, quotas
+from evaluators.data.carrying import Carried
+from evaluators.data.dividing import chosen, divide, quarters
 from evaluators.data.normalisation import Mode, Normalisation
-from evaluators.data.sealed import seal, unseal
+from evaluators.data.volumes import Volumes
 from spaces.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["classification", "multilabel", "segmentation", "regre
 
 
 @dataclass(frozen=True, eq=False)
-class Subset:
+class Subset(Carried):
     """Images with their targets, in a fixed order.
 
     Attributes:
@@ -36,16 +36,6 @@ class Subset:
     targets: np.ndarray
     groups: np.ndarray | None = None
     sealed: bool = False
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if not self.sealed:
-            return super().__reduce_ex__(protocol)
-        buffer = io.BytesIO()
-        arrays = {"images": self.images, "targets": self.targets}
-        if self.groups is not None:
-            arrays["groups"] = self.groups
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take them for a flag
-        return _unsealed, (seal(buffer.getvalue()),)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,16 +59,12 @@ class Subset:
         """A stratified choice of `n` cases in their order; all of them if there are not more.
 
         The strata are the classes, or quarters by number of labels, foreground share or number to
-        predict. Every stratum gets its share
-        (largest remainder), and at least one case where `n` allows. The same for the same `seed`.
+        predict. Every stratum gets its share (largest remainder), and at least one case where `n` allows.
+        The same for the same `seed`.
         """
         if n >= len(self):
             return self
-        rng = np.random.default_rng([seed, n])
-        strata = [np.flatnonzero(self.strata == stratum) for stratum in np.unique(self.strata)]
-        sizes = quotas(np.array([len(members) for members in strata]), n)
-        chosen = [rng.permutation(members)[:quota] for members, quota in zip(strata, sizes, strict=True)]
-        return self.take(np.sort(np.concatenate(chosen)))
+        return self.take(chosen(self.strata, n, seed))
 
     def class_counts(self, n_classes: int) -> np.ndarray:
         """Images per class, or pixels per class for masks: (n_classes,) int64; all zero for regression."""
@@ -127,6 +113,7 @@ class Splits:
         duplicates_removed: Images taken out of train because they, or their patient, are in val or test.
         normalise: How intensities become what the network expects; see `Normalisation`.
         regions: For overlapping regions of masks: name -> the class indices that make it up.
+        open_whole: Reads the whole volumes of "val" or "test" where these hold patches; None: they do not.
     """
 
     name: str
@@ -140,6 +127,7 @@ class Splits:
     duplicates_removed: int = 0
     normalise: Mode = "zscore"
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    open_whole: Callable[[str], Volumes] | None = None
 
     @property
     def channels(self) -> int:
@@ -171,7 +159,8 @@ class Splits:
         """Fold `k` (from 0) of train and val together as val, the others as train.
 
         Folds are stratified, and no patient is in two of them; every case is in val exactly once over all
-        folds. Training images that are in the fold's val, pixel for pixel, are left out. Test stays as it is.
+        folds. Training images that are in the fold's val, pixel for pixel, are left out. Test stays as it is;
+        what was patches stays patches.
 
         Raises:
             ConfigError: There are fewer patients than folds, or no such fold.
@@ -186,7 +175,8 @@ class Splits:
         keep = ~isin_images(train.images, [val.images])
         if not keep.any():
             raise DataError(f"{self.name}: all images of fold {k} are in the others too")
-        return replace(self, train=train if keep.all() else train.take(np.flatnonzero(keep)), val=val)
+        train = train if keep.all() else train.take(np.flatnonzero(keep))
+        return replace(self, train=train, val=val, open_whole=None)
 
     def describe(self) -> dict[str, Any]:
         """What may be shown and stored of the data (JSON): no pixel, no path, no patient."""
@@ -211,11 +201,6 @@ class Splits:
 
 def _n_groups(subset: Subset) -> int | None:
     return None if subset.groups is None else len(np.unique(subset.groups))
-
-
-def _unsealed(content: bytes) -> Subset:
-    with np.load(io.BytesIO(unseal(content, "these images")), allow_pickle=False) as arrays:
-        return Subset(arrays["images"], arrays["targets"], arrays.get("groups"), sealed=True)
 
 
 def isin_images(images: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:

@@ -84,14 +84,15 @@ class Tensors:
         cls, subset: Subset, normalisation: Normalisation, device: torch.device | str = "cpu"
     ) -> "Tensors":
         """On the CPU they share the memory of the arrays, which may be read-only."""
-        images = _shared(subset.images).to(device)
-        return cls(PackedImages(images, normalisation), _shared(subset.targets).to(device))
+        images = as_tensor(subset.images).to(device)
+        return cls(PackedImages(images, normalisation), as_tensor(subset.targets).to(device))
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _shared(array: np.ndarray) -> torch.Tensor:
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """The array's memory as a tensor, which may be read-only and must not be written to."""
     with warnings.catch_warnings():  # torch warns of read-only memory, which nobody here writes to
         warnings.simplefilter("ignore", UserWarning)
         flat = torch.from_numpy(np.ascontiguousarray(array).reshape(-1))

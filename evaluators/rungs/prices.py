@@ -14,13 +14,16 @@ JOINT_STEP = 1 + RANDOM_WIDTHS * _MEAN_SHARE
 """Steps of dense that a step of joint training is worth."""
 
 
-def prices(settings: ProxySettings, n_train: int, n_val: int) -> Mapping[str, float]:
+def prices(
+    settings: ProxySettings, n_train: int, n_val: int, n_whole: int | None = None
+) -> Mapping[str, float]:
     """Forward passes of one image through a network, by rung; the network's own size apart.
 
     Args:
         settings: Epochs and subset.
         n_train: Training images.
         n_val: Validation images.
+        n_whole: Windows that `full` sees of whole validation volumes; None: it sees val.
     """
     subset = min(settings.train_limit or n_train, n_train)
     sliced = float(min(IMAGES, subset) + n_val)
@@ -28,7 +31,7 @@ def prices(settings: ProxySettings, n_train: int, n_val: int) -> Mapping[str, fl
         "recalibrate": sliced,
         "shared": sliced,
         "finetune": _TRAINING * settings.epochs * subset + n_val,
-        "full": _TRAINING * settings.full_epochs * n_train + n_val,
+        "full": _TRAINING * settings.full_epochs * n_train + (n_val if n_whole is None else n_whole),
     }
 
 

@@ -7,6 +7,8 @@
 | `finetune` | dense, or shared (`proxy.start`) | trained for `proxy.epochs` on the subset |
 | `full` | as `finetune` | trained for `proxy.full_epochs` on all training images |
 
+Where val holds patches of volumes, `full` measures the volumes whole, by a sliding window.
+
 Source of `recalibrate`: Li et al. 2020 (EagleEye).
 """
 
@@ -33,11 +35,13 @@ class Rung:
         name: As in `Trial.rung`.
         start: The network of the bench that candidates are sliced from.
         adapt: What is done to the slice.
+        whole: Whether validation volumes are measured whole where there are some, instead of by patches.
     """
 
     name: str
     start: Callable[[Bench], nn.Module]
     adapt: Adaptation
+    whole: bool = False
 
 
 def _tune(network: nn.Module, bench: Bench, seed: int) -> None:
@@ -59,7 +63,7 @@ RUNGS: Mapping[str, Rung] = {
         Rung("recalibrate", lambda bench: bench.dense, _recalibrate),
         Rung("shared", lambda bench: bench.shared, _recalibrate),
         Rung("finetune", lambda bench: bench.start, _tune),
-        Rung("full", lambda bench: bench.start, _tune_fully),
+        Rung("full", lambda bench: bench.start, _tune_fully, whole=True),
     )
 }
 """Name -> rung; another rung is one more row."""

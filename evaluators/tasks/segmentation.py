@@ -4,14 +4,14 @@ Regions are unions of mask values, as nnU-Net's region labels: `whole = [1, 2, 3
 an output of its own (sigmoid), in the order of the settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from evaluators.metrics import Metric, dice_scores, region_dice_scores
+from evaluators.metrics import Metric, chance_of_dice, dice_scores, region_dice_scores
 from evaluators.tasks.classification import soft_cross_entropy, two_sided
 from evaluators.tasks.heads import heads, loss_over_heads, main_output
 from evaluators.tasks.judged import JudgedTask
@@ -92,6 +92,11 @@ class Segmentation(JudgedTask):
         predicted = logits.argmax(dim=1).to(torch.uint8)
         score = dice_scores(predicted.cpu().numpy(), targets.cpu().numpy(), len(self.classes))
         return {"loss": loss.cpu().numpy(), "score": score}
+
+    def blind(self, masks: Sequence[np.ndarray]) -> float:
+        """What blind answers reach on these masks (*spatial), each of its own size."""
+        values = self._regions or [(value,) for value in range(1, len(self.classes))]
+        return chance_of_dice([np.isin(mask, some) for mask in masks] for some in values)
 
     def strata(self, targets: torch.Tensor) -> torch.Tensor:
         """The rarest foreground class or region that is in a case."""
