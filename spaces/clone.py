@@ -1,9 +1,13 @@
 """Deep copies of a module tree whose tensors are replaced on the way, so that they are never copied."""
 
 import copy
+import gc
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +18,23 @@ from spaces.space import SIZE, ChannelSpace
 
 Memo = dict[int, Any]
 """Copies so far, by the id of the original, as `copy.deepcopy` keeps them."""
+
+Replace = Callable[[str, Tensor], Tensor]
+"""What takes a tensor's place, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The modules of a network by path and its tensors by name, each once."""
+
+    modules: Sequence[tuple[str, nn.Module]]
+    tensors: Sequence[tuple[str, Tensor]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Inventory":
+        """Walk through the network."""
+        modules = walk(model)
+        return cls(modules, list(_named_tensors(modules)))
 
 
 def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -43,55 +64,71 @@ def _named_tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[s
     seen: set[int] = set()
     for owned in ("_parameters", "_buffers"):
         for path, module in modules:
-            for name, tensor in getattr(module, owned).items():
+            for name, tensor in module.__dict__[owned].items():
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
                     yield f"{path}.{name}" if path else name, tensor
 
 
-def check_fit(model: nn.Module, space: ChannelSpace) -> None:
+def check_fit(held: Inventory, space: ChannelSpace) -> None:
     """Refuse a model that is not the one that the space describes.
 
     Raises:
         NetworkError: A tensor is missing, or has another length along a dimension.
     """
-    tensors = dict(named_tensors(model))
+    shapes = {name: tensor.shape for name, tensor in held.tensors}
     for axis in space.axes:
-        if axis.tensor.endswith(SIZE):
-            continue
-        if axis.tensor not in tensors:
+        shape = shapes.get(axis.tensor)
+        if shape is None:
+            if axis.tensor.endswith(SIZE):
+                continue
             raise NetworkError(f"the model is not the one that was traced: it has no {axis.tensor}")
-        shape = tuple(tensors[axis.tensor].shape)
         if axis.dim >= len(shape) or shape[axis.dim] != len(axis.units):
             raise NetworkError(
-                f"the model is not the one that was traced: {axis.tensor} has shape {shape}, "
+                f"the model is not the one that was traced: {axis.tensor} has shape {tuple(shape)}, "
                 f"but {len(axis.units)} channels are known along dimension {axis.dim}"
             )
 
 
-def clone_with(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:
+def clone_with(model: nn.Module, replace: Replace, held: Inventory | None = None) -> nn.Module:
     """A deep copy whose parameters and buffers are what `replace(name, tensor)` returns.
 
     A replacement of a parameter becomes a parameter with the same `requires_grad`; what was shared stays
     shared. Tensors that modules hold elsewhere (features kept by a forward pass, say) are replaced, too,
-    detached and without a name.
+    detached and without a name. Who has taken the model's inventory already may hand it over.
     """
     memo: Memo = {}
-    modules = walk(model)
-    for name, tensor in _named_tensors(modules):
+    held = Inventory.of(model) if held is None else held
+    for name, tensor in held.tensors:
         new = replace(name, tensor)
         if isinstance(tensor, nn.Parameter):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = new
-    for tensor in _loose_tensors(modules):
-        if id(tensor) not in memo:
-            memo[id(tensor)] = replace("", tensor.detach())
-    plain = [module for _, module in modules if _is_plain(type(module))]
-    for module in plain:
-        memo[id(module)] = module.__class__.__new__(module.__class__)
-    for module in plain:
-        _fill(module, memo)
-    return copy.deepcopy(model, memo)
+    plain = []
+    with _collector_paused():
+        for _, module in held.modules:
+            if _is_plain(type(module)):  # type: ignore[arg-type]  # classes are hashable
+                plain.append(module)
+                memo[id(module)] = module.__class__.__new__(module.__class__)
+            else:
+                for name, value in vars(module).items():
+                    if name not in _OWNED:
+                        _replace_loose(value, memo, replace)
+        for module in plain:
+            _fill(module, memo, replace)
+        return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A copy makes thousands of objects and no garbage: the collector would search all that torch holds."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def drop_modules(model: nn.Module, paths: Iterable[str]) -> None:
@@ -100,6 +137,7 @@ def drop_modules(model: nn.Module, paths: Iterable[str]) -> None:
         model.set_submodule(path, nn.Identity())
 
 
+@cache
 def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether copying attribute by attribute is what `copy.deepcopy` would do, only slower."""
     return (
@@ -109,52 +147,46 @@ def _is_plain(kind: type[nn.Module]) -> bool:
     )
 
 
-def _fill(module: nn.Module, memo: Memo) -> None:
+def _fill(module: nn.Module, memo: Memo, replace: Replace) -> None:
     state: dict[str, Any] = memo[id(module)].__dict__
-    for name, value in vars(module).items():
+    state.update(module.__dict__)
+    for name, value in module.__dict__.items():
         kind = type(value)
         if kind in _SHARED:
-            state[name] = value
-        elif kind is dict or kind is OrderedDict:  # empty in most modules: hooks
-            state[name] = kind((key, _copied(item, memo)) for key, item in value.items()) if value else kind()
-        elif isinstance(value, _ATOMS):
-            state[name] = value
-        elif kind in (tuple, set) and _SHARED.issuperset(map(type, value)):
-            state[name] = kind(value)
+            continue
+        if (kind is dict or kind is OrderedDict) and not value:  # in most modules: hooks
+            state[name] = kind()
+        elif name in _OWNED:
+            state[name] = kind((key, _copied(item, memo)) for key, item in value.items())
+        elif isinstance(value, _ATOMS) or (kind is tuple and _SHARED.issuperset(map(type, value))):
+            continue
+        elif kind is set and _SHARED.issuperset(map(type, value)):
+            state[name] = set(value)
         else:
+            _replace_loose(value, memo, replace)
             state[name] = copy.deepcopy(value, memo)
 
 
 def _copied(value: Any, memo: Memo) -> Any:
-    known = memo.get(id(value))  # most often: parameters, buffers and modules
+    known = memo.get(id(value))
     return copy.deepcopy(value, memo) if known is None else known
 
 
-def _loose_tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[Tensor]:
+def _replace_loose(value: object, memo: Memo, replace: Replace) -> None:
     """Tensors in plain attributes, or in the lists, tuples and dictionaries there."""
-    for _, module in modules:
-        for name, value in vars(module).items():
-            if type(value) in _SHARED or name in _OWNED:
-                continue
-            if isinstance(value, Tensor) or (isinstance(value, list | tuple | dict) and value):
-                yield from _tensors_in(value)
-
-
-_OWNED = frozenset({"_parameters", "_buffers", "_modules"})
-
-
-def _tensors_in(value: object) -> Iterator[Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
+    if isinstance(value, Tensor):
+        if id(value) not in memo:
+            memo[id(value)] = replace("", value.detach())
     elif isinstance(value, list | tuple):
         for item in value:
             if type(item) not in _SHARED:  # most often numbers, as strides
-                yield from _tensors_in(item)
+                _replace_loose(item, memo, replace)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors_in(item)
+            _replace_loose(item, memo, replace)
 
 
+_OWNED = frozenset({"_parameters", "_buffers", "_modules"})
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _ATOMS = (int, float, str, bytes, type(None), type, torch.dtype, *_FUNCTIONS)
 """What a deep copy shares with the original."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.clone import check_fit
+from spaces.clone import Inventory, check_fit
 from spaces.criteria import CRITERIA, Batches, Loss, Material
 from spaces.errors import InputError, NetworkError, RunError, did_you_mean
 from spaces.messages import Genome
@@ -78,7 +78,7 @@ def rank_channels(
             f"criterion {criterion!r} looks at data: give batches=[(images, targets), ...]{also}"
         )
     space = space.fine
-    check_fit(model, space)
+    check_fit(Inventory.of(model), space)
     with torch.random.fork_rng(devices=[]):
         scores = needs.score(Material(model, space, batches or (), loss or _no_loss, seed))
     if not np.isfinite(scores).all():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.attributes import update_attributes
-from spaces.clone import check_fit, clone_with, drop_modules
+from spaces.clone import Inventory, check_fit, clone_with, drop_modules, walk
 from spaces.ranking import Ranking
 from spaces.space import SIZE, ChannelSpace
 from spaces.standins import replace_empty
@@ -34,18 +34,20 @@ def prune(model: nn.Module, space: ChannelSpace, genome: Sequence[int], ranking:
 
 def cut(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:
     """The network that keeps these units: (number of units,) bool, in the space's numbering."""
-    check_fit(model, space)
+    held = Inventory.of(model)
+    check_fit(held, space)
     cuts, stated = kept_positions(space, kept)
 
     def slice_(name: str, tensor: Tensor) -> Tensor:
-        sliced = tensor.detach()
+        sliced = tensor
         for dim, positions in cuts.get(name, ()):
             sliced = sliced.index_select(dim, positions.to(sliced.device))
         return sliced if name in cuts else sliced.clone()
 
-    pruned = clone_with(model, slice_)
-    update_attributes(model, pruned, stated)
-    if 0 in stated.values() or any(not len(positions) for of in cuts.values() for _, positions in of):
+    with torch.no_grad():
+        pruned = clone_with(model, slice_, held)
+    update_attributes(held.modules, walk(pruned), stated)
+    if space.fine.falls:
         replace_empty(pruned, stated)
     drop_modules(pruned, space.fine.dropped)
     return pruned
@@ -60,11 +62,11 @@ def kept_positions(space: ChannelSpace, kept: np.ndarray) -> tuple[Cuts, dict[st
     stated: dict[str, int] = {}
     vectors, place = space.vectors
     kept = np.append(kept, True)  # what unit -1 looks up
-    found = [torch.from_numpy(np.flatnonzero(kept[units])) for units in vectors]
+    found = [np.flatnonzero(kept[units]) for units in vectors]
+    positions = [torch.from_numpy(held) for held in found]
     for axis, i in zip(space.axes, place, strict=True):
-        positions = found[i]
         if axis.tensor.endswith(SIZE):
-            stated[axis.tensor.removesuffix(SIZE)] = len(positions)
-        elif len(positions) < len(axis.units):
-            cuts.setdefault(axis.tensor, []).append((axis.dim, positions))
+            stated[axis.tensor.removesuffix(SIZE)] = len(found[i])
+        elif len(found[i]) < len(axis.units):
+            cuts.setdefault(axis.tensor, []).append((axis.dim, positions[i]))
     return cuts, stated
