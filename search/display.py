@@ -151,6 +151,32 @@ def _tau(agreement: "Agreement") -> str:
     return f"{agreement.tau:.2f} ({agreement.low:.2f} to {agreement.high:.2f})"
 
 
+def print_latencies(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Measured networks, and how many times faster than the first each is in the same setting."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(("network", "runtime", "batch", "ms", "10-90 %", "least", "speed-up", "MB")):
+        table.add_column(column, justify="left" if i < 2 else "right")
+    first = {(row["runtime"], row["batch"]): row["median_ms"] for row in reversed(rows)}
+    notes = {}
+    for row in rows:
+        known = (row["name"], row["runtime"], str(row["batch"]))
+        if row["median_ms"] is None:
+            notes[row["note"]] = row["runtime"]
+            table.add_row(*known, "-")
+            continue
+        spread = f"{row['low_ms']:.2f}-{row['high_ms']:.2f}"
+        base = first[row["runtime"], row["batch"]]
+        faster = f"{base / row['median_ms']:.2f}" if base else ""
+        memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.1f}"
+        table.add_row(*known, f"{row['median_ms']:.2f}", spread, f"{row['least_ms']:.2f}", faster, memory)
+    _print(table)
+    one = rows[0]
+    threads = f", {one['threads']} CPU thread{'s' * (one['threads'] > 1)}" if one["device"] == "cpu" else ""
+    print(f"\nmilliseconds a call, median; {one['machine']}{threads}, device {one['device']}")
+    for note, runtime in notes.items():
+        print(f"{runtime}: {note}")
+
+
 def print_inspection(found: "Inspection", *, tree: bool = False) -> None:
     """A campaign's network: its groups as a table or along the module tree, costs, and the time it takes."""
     if tree:

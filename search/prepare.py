@@ -24,7 +24,7 @@ from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import batches, check_network, measure
 from evaluators.whole import n_windows
 from evaluators.workload import Workload
-from search.config import CampaignConfig
+from search.config import CampaignConfig, PruningSettings
 from search.controllers.registry import check_controller, make_controller
 from search.monitor import Monitor
 from spaces.criteria import CRITERIA
@@ -114,10 +114,15 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
     task = make_task(config.task, splits)
     network, _ = build_network(config.network, seed=config.recipe.seed)
     check_network(network, splits.normalisation.apply(splits.val.take(range(min(2, len(splits.val))))), task)
-    pruning = config.pruning
-    space = trace(
+    space = channel_space(config.pruning, network, torch.zeros(1, splits.channels, *splits.spatial))
+    return splits, task, network, space
+
+
+def channel_space(pruning: PruningSettings, network: torch.nn.Module, image: torch.Tensor) -> ChannelSpace:
+    """What can be pruned in a network for images like this one, (1, channels, *spatial)."""
+    return trace(
         network,
-        torch.zeros(1, splits.channels, *splits.spatial),
+        image,
         round_to=pruning.round_to,
         ignore=pruning.ignore,
         only=pruning.only,
@@ -126,7 +131,6 @@ def trace_network(config: CampaignConfig) -> tuple[Splits, Task, torch.nn.Module
         depth=pruning.depth,
         heads=pruning.heads,
     )
-    return splits, task, network, space
 
 
 def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Problem:

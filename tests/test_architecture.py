@@ -25,8 +25,10 @@ ROOMS = {  # vendor library -> the only files that may import it
     "sqlalchemy": {"search/store/archive.py", "search/store/engine.py", "search/store/schema.py"},
     "plotly": {"reports/figures.py", "reports/graph.py", "reports/page.py"},
     "jinja2": {"reports/page.py"},
+    "onnxruntime": {"evaluators/latency/runtimes.py"},
     "typer": {
-        *("search/cli.py", "search/calibrate_command.py", "search/data_commands.py", "search/options.py"),
+        *("search/cli.py", "search/options.py", "search/calibrate_command.py", "search/data_commands.py"),
+        "search/latency_command.py",
         "search/prior_command.py",
     },
     "nibabel": {"evaluators/data/reading.py"},

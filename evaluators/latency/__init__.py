@@ -1,0 +1,1 @@
+"""How fast networks are and what memory they take: measured, and predicted from measurements."""

@@ -1,0 +1,67 @@
+"""The command `paretoprune latency`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from search.options import DEFAULT_STORE, LogFile, Overrides, Quiet, StoreUrl, Verbose, monitor_of
+from spaces.errors import InputError
+
+
+def latency(
+    what: Annotated[str, typer.Argument(metavar="ID|CAMPAIGN.toml", help="A campaign, or a campaign file.")],
+    points: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,M", help="Trials to measure; default: what the front advises.", show_default=False
+        ),
+    ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME,...", help="eager, compile and onnx.")] = "eager",
+    batch: Annotated[str, typer.Option(metavar="N,M", help="Images a call.")] = "1",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each network; more on a busy machine.")] = 7,
+    overrides: Overrides = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
+    store: StoreUrl = DEFAULT_STORE,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Measure how fast a campaign's networks are here, and what memory they take.
+
+    Networks are timed in turn, after a warm-up; a campaign's figures are kept for its report and exports.
+    """
+    monitor = monitor_of(quiet, verbose, log_file)
+    from evaluators.latency.runtimes import check_runtime
+    from search import display
+    from search.config import load_config
+    from search.latencies import Asked, campaign_target, file_target, measure_target
+
+    runtimes = tuple(check_runtime(name) for name in dict.fromkeys(_words(runtime)))
+    asked = Asked(runtimes, tuple(_numbers(batch, "--batch")), device, threads, rounds)
+    if what.endswith(".toml") or Path(what).is_file():
+        if points:
+            raise InputError("--points are trials of a campaign that has run; leave them out, or give its id")
+        target = file_target(load_config(what, overrides or []))
+    else:
+        if overrides:
+            raise InputError("--set is for campaign files; a campaign that has run keeps its settings")
+        target = campaign_target(what, store, _numbers(points, "--points") if points else ())
+    rows = measure_target(target, asked, monitor)
+    if format == "json":
+        display.print_json({"campaign": target.title, "measured": rows})
+    else:
+        display.print_latencies(rows)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise InputError(f"{option} {text!r}: it takes whole numbers with commas between, as 1,8")
+    return list(dict.fromkeys(map(int, words)))
