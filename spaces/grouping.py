@@ -91,6 +91,7 @@ def build_space(
     def units_of(ids: Ids) -> np.ndarray:
         return unit[np.where(ids >= 0, partition.label[ids], len(partition.frozen))]
 
+    groups = _with_two_in_sums(groups, tracer.summed, units_of)
     costs = _cost_model(tracer, ledger, groups, units_of)
     falls = _falls(tracer, groups, units_of, whole)
     groups = tuple(
@@ -99,6 +100,24 @@ def build_space(
     )
     frozen, axes = tuple(_frozen(tracer, partition, owners)), tuple(_axes(tracer, units_of))
     return ChannelSpace(groups, frozen, axes, costs, falls)
+
+
+def _with_two_in_sums(
+    groups: tuple[ChannelGroup, ...], summed: Iterable[Ids], units_of: Callable[[Ids], np.ndarray]
+) -> tuple[ChannelGroup, ...]:
+    """The groups without the choice of one channel where `torch.einsum` sums over it.
+
+    Over a single one it does not sum but multiply, and then costs nothing in the eyes of FlopCounterMode.
+    """
+    group_of = _group_of(groups)
+    forms = [_form(units_of(ids), group_of, groups) for ids in summed]
+    alone = {
+        form.multiples[0][0] for form in forms if not form.constant and [m for _, m in form.multiples] == [1]
+    }
+    return tuple(
+        replace(group, choices=tuple(n for n in group.choices if n > 1)) if i in alone else group
+        for i, group in enumerate(groups)
+    )
 
 
 def _falls(

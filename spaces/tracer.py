@@ -34,6 +34,7 @@ class Tracer(TorchDispatchMode):
         touched: Names of the parameters and buffers that some operator read.
         produced: Ids in the order in which operators produced them.
         stated: Ids whose number a module states, by its path.
+        summed: Ids over which `torch.einsum` sums.
         model: The network.
         ledger: Where costs are written, in the pass that counts them.
         flow: Where is written what each operator reads and writes, if someone wants to know.
@@ -51,6 +52,8 @@ class Tracer(TorchDispatchMode):
         self.touched: set[str] = set()
         self.produced: list[Ids] = []
         self.stated: dict[str, Ids] = {}
+        self.summed: list[Ids] = []
+        self.in_einsum = False
         self.ledger: Ledger | None = None
         self.flow: Flow | None = None
         self.decisions = dict(decisions or {})
@@ -59,6 +62,7 @@ class Tracer(TorchDispatchMode):
         self.path = ""
         self.entered: Ids | None = None
         self._reshapes: dict[str, int] = {}
+        self._orders: dict[Site, list[int]] = {}
         self._dims = WeakTensorKeyDictionary()
         self.model = model
         self._modules = dict(model.named_modules())
@@ -86,7 +90,7 @@ class Tracer(TorchDispatchMode):
             ledger.own(tensor for _, tensor in named_tensors(self.model))
         if self.flow is not None:
             self.flow.begin(call.tensors)
-        with torch.no_grad(), attention_unfused(), self._watched(), _NoFeatureDropout(), self:
+        with torch.no_grad(), attention_unfused(), self._watched(), _Functions(self), self:
             result = call(self.model)
         tensors = list(find_tensors(result))
         if self.flow is not None:
@@ -112,6 +116,14 @@ class Tracer(TorchDispatchMode):
         number = self._reshapes.get(self.path, 0)
         self._reshapes[self.path] = number + 1
         return self.path, number
+
+    def order_at(self, site: Site, likely: list[int]) -> list[int]:
+        """The dimensions by likelihood, as when the reshape was first met.
+
+        In other passes the batch may be longer and change places with the heads, say.
+        """
+        order = self._orders.setdefault(site, likely)
+        return order if len(order) == len(likely) else likely
 
     def wanted_heads(self) -> int | None:
         """How many heads the module that runs has, if it is to lose whole ones."""
@@ -197,16 +209,26 @@ class Tracer(TorchDispatchMode):
                 self.path, self.entered = "", None
 
 
-class _NoFeatureDropout(TorchFunctionMode):
-    """Dropout of whole channels is the identity.
+class _Functions(TorchFunctionMode):
+    """What is known of functions but not of the operators that they call.
 
-    Its noise is an ordinary tensor whose length only looks like a coincidence.
+    Dropout of whole channels is the identity: its noise is an ordinary tensor whose length only looks like a
+    coincidence. What is multiplied within `torch.einsum` is marked.
     """
 
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _FEATURE_DROPOUTS:
+        name = getattr(func, "__name__", "")
+        if name in _FEATURE_DROPOUTS:
             return args[0] if args else (kwargs or {})["input"]
-        return func(*args, **(kwargs or {}))
+        outer, self.tracer.in_einsum = self.tracer.in_einsum, name == "einsum"
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.tracer.in_einsum = outer
 
 
 _FEATURE_DROPOUTS = {

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.clone import clone_with
+from spaces.inputs import Call, Example
 from spaces.messages import Genome
 from spaces.ranking import Ranking
 from spaces.space import ChannelSpace
@@ -15,11 +17,11 @@ from spaces.surgery import cut
 from spaces.tracer import find_tensors
 
 
-def counted_flops(model: nn.Module, image: Tensor, device: str = "meta") -> int:
+def counted_flops(model: nn.Module, image: Example, device: str = "meta") -> int:
     """FLOPs of one image as torch counts them on the device; the model goes there for good."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval().to(device)(image.to(device))
+        Call.of(image).map(lambda tensor: tensor.to(device))(model.eval().to(device))
     return counter.get_total_flops()
 
 
@@ -27,7 +29,7 @@ def assert_exact_costs(
     model: nn.Module,
     space: ChannelSpace,
     ranking: Ranking,
-    image: Tensor,
+    image: Example,
     genomes: Iterable[Genome],
     device: str = "meta",
 ) -> None:
@@ -43,14 +45,19 @@ def assert_exact_costs(
         assert counted_flops(pruned, image, device) == costs.flops[0], genome
 
 
-def assert_gradients_flow(model: nn.Module, images: Tensor) -> None:
+def assert_gradients_flow(model: nn.Module, images: Example) -> None:
     """Every parameter of the dense network that gets a gradient... gets one in the pruned one, finite."""
     model.train()
-    loss = torch.stack([out.float().square().mean() for out in find_tensors(model(images))]).sum()
+    loss = torch.stack([out.float().square().mean() for out in find_tensors(Call.of(images)(model))]).sum()
     loss.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
     assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
+
+
+def find_all(value: object) -> list[Tensor]:
+    """The tensors in a result of tensors, lists, tuples and dictionaries."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

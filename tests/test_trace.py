@@ -194,6 +194,40 @@ def test_attention_by_hand_and_by_torch() -> None:
     assert reasons["qkv"].startswith("fails when pruned: shape '[1, 4, 3, 2, 5]' is invalid")
 
 
+def test_transformer_layers_of_torch_shrink_with_their_embedding() -> None:
+    """In every head by as much; the batch is split off the heads in one pass and not in the other."""
+    model = Net(
+        lambda m, x: m.head(m.layer(m.stem(x).flatten(2).transpose(1, 2)).mean(1)),
+        stem=nn.Conv2d(1, 24, 4, 4),
+        layer=nn.TransformerEncoderLayer(24, 4, 12, batch_first=True),
+        head=nn.Linear(24, 2),
+    )
+    space = trace(model, torch.randn(1, 1, 16, 16), round_to=1)
+    assert {group.name: (group.units, group.channels) for group in space.groups} == {
+        "stem": (6, 24),
+        "layer.linear1": (12, 12),
+    }
+
+
+def test_einsum_sums_over_two_channels_at_least() -> None:
+    """Over one it multiplies, which FlopCounterMode does not count."""
+    model = Net(
+        lambda m, x: m.head(torch.einsum("bchw,oc->bohw", m.a(x), m.mix)), a=conv(1, 4), head=conv(3, 2)
+    )
+    model.mix = nn.Parameter(torch.randn(3, 4))
+    space = trace(model, torch.randn(1, 1, 4, 4))
+    assert {group.name: group.choices for group in space.groups} == {"a": (2, 3, 4), "mix": (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.Hardswish(inplace=True), nn.LogSigmoid(), nn.RReLU(), nn.GLU(1), nn.Mish(True)]
+)
+def test_activations_leave_channels_alone(kind: nn.Module) -> None:
+    halves = 2 if isinstance(kind, nn.GLU) else 1
+    space = trace(nn.Sequential(conv(1, 8), kind, conv(8 // halves, 2)), torch.randn(1, 1, 4, 4))
+    assert [(group.units, group.channels) for group in space.groups] == [(8 // halves, 8)]
+
+
 def test_several_inputs_and_outputs_in_containers() -> None:
     def forward(m: Net, x: Tensor, y: Tensor) -> dict[str, object]:
         mixed = torch.cat([m.a(x), m.b(y)], 1)

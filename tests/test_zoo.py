@@ -1,5 +1,6 @@
 """Every network of the zoo: traced, verified, pruned, priced exactly, saved, trained on and traced again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ from monai.networks import nets
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from benchmarks.networks import page
+from spaces.inputs import Call
 from spaces.ranking import rank_channels
 from spaces.surgery import prune
 from spaces.tracer import find_tensors
 from spaces.tracing import trace
 from spaces.verification import verify
+from tests.conftest import ROOT
 from tests.pruning_checks import (
     assert_exact_costs,
     assert_gradients_flow,
@@ -59,7 +63,7 @@ def test_network(name: str, dims: int, tmp_path: Path) -> None:
     loaded = prune(model, space, genome, rank_channels(model, space, "random"))
     load_model(loaded, tmp_path / "pruned.safetensors")
     with torch.no_grad():
-        outputs = zip(*(find_tensors(net.eval()(image)) for net in (pruned, loaded)), strict=True)
+        outputs = zip(*(find_tensors(Call.of(image)(net.eval())) for net in (pruned, loaded)), strict=True)
         assert all(torch.equal(one, other) for one, other in outputs)
     assert_gradients_flow(pruned, entry.example(dims, batch=2))
     assert_exact_costs(model, space, ranking, image, genomes(space, 20), entry.device)
@@ -103,3 +107,9 @@ def test_supervision_heads_fit_when_they_are_switched_on_again(name: str) -> Non
     assert getattr(pruned.get_submodule(path), attribute) is False
     assert not [frozen for frozen in space.frozen if "never" in frozen.reason]
     assert shapes(pruned) == shapes(model)
+
+
+def test_the_coverage_page_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "networks.json").read_text())
+    assert (ROOT / "docs" / "networks.md").read_text() == page(rows)
+    assert {(row["network"], row["dims"]) for row in rows} <= {(n, d) for n in ZOO for d in ZOO[n].dims}

@@ -10,6 +10,8 @@ from monai.networks import nets
 from monai.networks.nets.senet import SENet154
 from torch import Tensor, nn
 
+from tests import handwritten
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -23,6 +25,7 @@ class Entry:
         why: Why that is less than 80 %.
         drop: Modules that pruned networks do without.
         inputs: Channels of the image.
+        images: How many of them the network takes.
         device: Where its FLOPs are counted; "cpu" if its forward pass needs values.
     """
 
@@ -33,11 +36,13 @@ class Entry:
     why: str = ""
     drop: tuple[str, ...] = ()
     inputs: int = 1
+    images: int = 1
     device: str = "meta"
 
-    def example(self, dims: int, batch: int = 1) -> Tensor:
-        """A random image."""
-        return torch.randn(batch, self.inputs, *[self.side] * dims)
+    def example(self, dims: int, batch: int = 1) -> Tensor | tuple[Tensor, ...]:
+        """A random image, or as many as the network takes."""
+        images = tuple(torch.randn(batch, self.inputs, *[self.side] * dims) for _ in range(self.images))
+        return images if self.images > 1 else images[0]
 
 
 def _unet(**options: Any) -> Callable[[int], nn.Module]:
@@ -209,4 +214,23 @@ ZOO: dict[str, Entry] = {
     "nnU-Net ResidualEncoderUNet, deep supervision": Entry(
         _nnunet(ResidualEncoderUNet, "n_blocks_per_stage", True)
     ),
+    "MobileNetV2": Entry(lambda d: handwritten.MobileNet(d, 2)),
+    "MobileNetV3": Entry(lambda d: handwritten.MobileNet(d, 3)),
+    "ConvNeXt, norms channels last": Entry(lambda d: handwritten.ConvNeXt(d, False)),
+    "ConvNeXt, norms channels first": Entry(
+        lambda d: handwritten.ConvNeXt(d, True),
+        least=0.7,
+        why="its own layer norm takes means over channels, so those stay; with nn.LayerNorm they go",
+    ),
+    "nn.TransformerEncoder": Entry(lambda d: handwritten.TorchTransformer(d, False), 32),
+    "nn.TransformerEncoder, norms first": Entry(lambda d: handwritten.TorchTransformer(d, True), 32),
+    "nn.MultiheadAttention in a U": Entry(handwritten.AttentionBottleneck),
+    "scaled_dot_product_attention": Entry(handwritten.FusedTransformer, 32),
+    "Siamese, two images, dictionary": Entry(handwritten.Siamese, 16, images=2),
+    "Python loop": Entry(handwritten.Recurrent, 16),
+    "tied weights": Entry(handwritten.TiedAutoEncoder, 16),
+    "ShuffleNet": Entry(handwritten.ShuffleNet),
+    "pixel shuffle": Entry(lambda d: handwritten.SuperResolution(), 16, (2,)),
+    "control flow on values": Entry(handwritten.EarlyExit, 16, device="cpu"),
+    "weight_norm and spectral_norm": Entry(handwritten.Reparametrised, 16),
 }

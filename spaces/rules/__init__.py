@@ -4,6 +4,8 @@ A rule sees an executed operator (`Step`), ties and freezes channel ids and retu
 dimensions. An operator without a rule freezes whatever it touches.
 """
 
+from functools import cache
+
 import torch
 
 from spaces.rules import attention, elementwise, indexing, joining, matmul, norms, reductions, shapes, spatial
@@ -22,10 +24,15 @@ TABLE: dict[str, Rule] = {
 }
 
 
+@cache
 def rule_for(func: torch._ops.OpOverload) -> Rule | None:
     """The operator's rule, in place (`relu_`) or not; what ATen itself calls pointwise needs no entry."""
     namespace, name = func._schema.name.split("::")
-    rule = TABLE.get(name.rstrip("_")) if namespace == "aten" else None
-    if rule is None and torch.Tag.pointwise in func.tags:
+    name = name.rstrip("_")
+    rule = TABLE.get(name) if namespace == "aten" else None
+    plain = getattr(
+        getattr(torch.ops.aten, name, None), func._overloadname, None
+    )  # in place, some lack the tag
+    if rule is None and torch.Tag.pointwise in {*func.tags, *getattr(plain, "tags", ())}:
         return elementwise.pointwise
     return rule

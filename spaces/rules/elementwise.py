@@ -56,10 +56,11 @@ def new_like(step: Step) -> list[Dims]:
 
 
 _LIKE = ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like")
-_NOISE = ("native_dropout", "bernoulli", "uniform", "normal")
+_NOISE = ("native_dropout", "bernoulli", "uniform", "normal", "rrelu_with_noise", "log_sigmoid_forward")
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("where", "masked_fill", "_prelu_kernel", "copy", "fill", "zero", "clamp"), pointwise),
+    "hardswish": pointwise,
     **dict.fromkeys(("clone", "detach", "alias", "_to_copy", "lift_fresh", *_LIKE, *_NOISE), same_shape),
     **dict.fromkeys(("new_empty", "new_zeros", "new_ones", "new_full"), new_like),
 }

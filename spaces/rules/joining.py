@@ -39,6 +39,17 @@ def split(step: Step) -> list[Dims]:
     return [(*dims[:axis], part, *dims[axis + 1 :]) for part in parts]
 
 
+def glu(step: Step) -> list[Dims]:
+    """One half times the sigmoid of the other."""
+    dims = list(step.dims(step["self"]))
+    axis = step["dim"] % len(dims)
+    if dims[axis] is not None:
+        left, right = np.split(dims[axis], 2)
+        step.tie(left, right)
+        dims[axis] = left
+    return [tuple(dims)]
+
+
 def unbind(step: Step) -> list[Dims]:
     """One tensor a position, so that the positions cannot go."""
     dims = step.dims(step["self"])
@@ -65,6 +76,7 @@ def _or_given(ids: Ids | None, length: int) -> Ids:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(["cat", "concat", "concatenate"], cat),
     "stack": stack,
+    "glu": glu,
     **dict.fromkeys(["split", "split_with_sizes", "unsafe_split", "unsafe_chunk"], split),
     "unsafe_split_with_sizes": split,
     "unbind": unbind,

@@ -56,6 +56,8 @@ def product(step: Step, left: Tensor, right: Tensor) -> Dims:
         step.tie(one, other)
     step.produced(a[-2])
     step.produced(b[-1])
+    if step.tracer.in_einsum and a[-1] is not None:
+        step.tracer.summed.append(a[-1])
     dims = (*a[:-1], b[-1])
     step.flops(2, [*sizes(step.out, dims), _size(left, a, -1)])
     return dims

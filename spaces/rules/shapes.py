@@ -139,6 +139,7 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
         heads in shape[:-1]
     ):  # asked for: the last dimension of their number comes first, unless it is the width
         likely.sort(key=lambda axis: -axis if axis < len(shape) - 1 and shape[axis] == heads else 1)
+    likely = step.tracer.order_at(site, likely)
     readings = [(axis, False) for axis in likely]
     entered = step.tracer.entered
     if entered is not None and len(ids) % len(entered) == 0:
