@@ -63,6 +63,10 @@ class Role:
     channels: int  # positions on that axis
     born: int  # when it was first produced
 
+    def is_in(self, sets: set[frozenset[int]]) -> bool:
+        """Whether one of the sets is of its components."""
+        return frozenset(self.components.tolist()) in sets
+
 
 def module_of(tensor: str) -> str:
     """Path of the module that owns a parameter or buffer of this name."""
@@ -77,12 +81,21 @@ def build_space(
     found = list(_roles(_Vectors(tracer, ledger), partition, owners))
     lone = [int(role.components[0]) for role in found if len(role.components) == 1]
     partition = partition.with_frozen(dict.fromkeys(lone, "is a single unit, which is always kept"))
+    sums = _sums(tracer, partition)
+    pairs = [role for role in found if len(role.components) == 2 and role.is_in(sums)]
+    for role in pairs:
+        both = dict.fromkeys(role.components.tolist(), "is summed over by torch.einsum, which needs two")
+        partition = partition.with_frozen(both)
     roles = sorted(
-        (role for role in found if len(role.components) > 1),
+        (role for role in found if len(role.components) > 1 and role not in pairs),
         key=lambda role: (role.born, role.producer, role.first),
     )
     names = _names(roles, owners)
     groups = tuple(_group(role, name, owners, chooser) for role, name in zip(roles, names, strict=True))
+    groups = tuple(
+        replace(group, choices=tuple(n for n in group.choices if n > 1)) if role.is_in(sums) else group
+        for group, role in zip(groups, roles, strict=True)
+    )
     unit = np.full(len(partition.frozen) + 1, -1, dtype=np.int32)  # the last: positions without id
     unit[np.concatenate([np.empty(0, np.int64), *(role.components for role in roles)])] = np.arange(
         sum(group.units for group in groups), dtype=np.int32
@@ -91,7 +104,6 @@ def build_space(
     def units_of(ids: Ids) -> np.ndarray:
         return unit[np.where(ids >= 0, partition.label[ids], len(partition.frozen))]
 
-    groups = _with_two_in_sums(groups, tracer.summed, units_of)
     costs = _cost_model(tracer, ledger, groups, units_of)
     falls = _falls(tracer, groups, units_of, whole)
     groups = tuple(
@@ -102,22 +114,13 @@ def build_space(
     return ChannelSpace(groups, frozen, axes, costs, falls)
 
 
-def _with_two_in_sums(
-    groups: tuple[ChannelGroup, ...], summed: Iterable[Ids], units_of: Callable[[Ids], np.ndarray]
-) -> tuple[ChannelGroup, ...]:
-    """The groups without the choice of one channel where `torch.einsum` sums over it.
+def _sums(tracer: Tracer, partition: Partition) -> set[frozenset[int]]:
+    """Components over which alone `torch.einsum` sums: of these, two stay.
 
     Over a single one it does not sum but multiply, and then costs nothing in the eyes of FlopCounterMode.
     """
-    group_of = _group_of(groups)
-    forms = [_form(units_of(ids), group_of, groups) for ids in summed]
-    alone = {
-        form.multiples[0][0] for form in forms if not form.constant and [m for _, m in form.multiples] == [1]
-    }
-    return tuple(
-        replace(group, choices=tuple(n for n in group.choices if n > 1)) if i in alone else group
-        for i, group in enumerate(groups)
-    )
+    labels = [partition.label[ids] for ids in tracer.summed if (ids >= 0).all()]
+    return {frozenset(own.tolist()) for own in labels if len(np.unique(own)) == len(own)}
 
 
 def _falls(

@@ -1,12 +1,13 @@
 """The dense network with silenced units: what a pruned network is compared with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spaces.channels import Ids
 from spaces.clone import clone_with
@@ -21,8 +22,9 @@ class Reference(Tracer):
     It follows ids as tracing did, so that it knows which positions of an activation are kept.
     """
 
-    def __init__(self, model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> None:
+    def __init__(self, model: nn.Module, space: ChannelSpace, kept: np.ndarray, opened: bool = False) -> None:
         super().__init__(model)
+        self.opened = opened
         self.unit = np.full(self.graph.size, -1)
         for axis in space.axes:
             if (axis.tensor, axis.dim) in self.axes:
@@ -37,6 +39,8 @@ class Reference(Tracer):
         """Run the operator, or its variant that looks at kept channels only."""
         variant = _VARIANTS.get(step.func.overloadpacket.__name__)
         result = variant(self, step) if variant else None
+        if result is None and self.opened:
+            result = open_up(step.func, step["*"], step["**"])
         return super().execute(step) if result is None else result
 
     def kept_along(self, tensor: Tensor, dim: int) -> Tensor | None:
@@ -81,6 +85,33 @@ _VARIANTS: dict[str, Callable[[Reference, Step], Any]] = {
     "native_layer_norm": _layer_norm,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
 }
+
+
+class Opened(TorchDispatchMode):
+    """Within it, activations that are flat let a tenth of everything pass."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator, or what it is when opened."""
+        kwargs = kwargs or {}
+        result = open_up(func, args, kwargs)
+        return func(*args, **kwargs) if result is None else result
+
+
+def open_up(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The operator plus a tenth of what it is given, where it is flat somewhere; else None."""
+    name = func.overloadpacket.__name__
+    if name.rstrip("_") not in _FLAT or not args[0].is_floating_point():
+        return None
+    leak = 0.1 * args[0]
+    result = func(*args, **kwargs)
+    return result.add_(leak) if name.endswith("_") else result + leak
+
+
+_FLAT = ("relu", "hardtanh", "threshold")
 
 
 def silenced(model: nn.Module, space: ChannelSpace, kept: np.ndarray) -> nn.Module:

@@ -10,6 +10,7 @@ network accepts smaller images than the example's, it is verified on the smalles
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +21,12 @@ from spaces.clone import clone_with, drop_modules
 from spaces.errors import NetworkError
 from spaces.inputs import Call, Example
 from spaces.messages import Genome
-from spaces.reference import Reference, randomised, silenced
+from spaces.reference import Opened, Reference, randomised, silenced
 from spaces.space import ChannelSpace
 from spaces.supervision import switch_off, switch_on
 from spaces.surgery import cut
 from spaces.tracer import attention_unfused, find_tensors
+from spaces.trials import contrasting
 
 TOLERANCE = 1e-9  # of the largest output, in float64
 SIDES = (
@@ -81,13 +83,13 @@ class Guilt:
 def verify(
     model: nn.Module, example_input: Example, space: ChannelSpace, *, genomes: int = 3, seed: int = 0
 ) -> Verification:
-    """Check the minimal genome and random ones, each with units kept at random.
+    """Check the minimal genome and others (see `contrasting`), each with units kept at random.
 
     Args:
         model: The dense network; never changed.
         example_input: As for `trace`; values are replaced by random ones.
         space: Its channel space.
-        genomes: Number of random genomes besides the minimal one.
+        genomes: Least number of genomes besides the minimal one.
         seed: Of weights, input and genomes.
     """
     prover = Prover(model, example_input, space.fine, seed)
@@ -141,7 +143,9 @@ class Prover:
         """Random weights and inputs; raises what the network raises on them."""
         self.dense = clone_with(model, lambda n, t: randomised(n, t, generator, self.dtype)).eval()
         drop_modules(self.dense, self.space.fine.dropped)
+        self.opened = False
         self.call = self._smallest(call.map(lambda tensor: _random_input(tensor, generator, self.dtype)))
+        self.opened = self._runs_opened()
         self._supervise()
 
     def _supervise(self) -> None:
@@ -181,9 +185,8 @@ class Prover:
             ) from error
 
     def trials(self, genomes: int) -> list[np.ndarray]:
-        """Masks of kept units: the minimal genome, random ones, and some without branches; random units."""
-        chosen = [self.space.minimal, *(self.space.sample(self.rng) for _ in range(genomes))]
-        chosen += self._fallen()
+        """Masks of kept units: the minimal genome, others, and some without branches; random units."""
+        chosen = [self.space.minimal, *contrasting(self.space, self.rng, genomes), *self._fallen()]
         masks = []
         for genome in chosen:
             kept = np.zeros(self.space.offsets[-1], dtype=bool)
@@ -286,8 +289,17 @@ class Prover:
         return mask
 
     def _run(self, model: nn.Module, call: Call | None = None) -> list[Tensor]:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), attention_unfused():
+        opened = Opened() if self.opened else nullcontext()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), attention_unfused(), opened:
             return list(find_tensors((call or self.call)(model)))
+
+    def _runs_opened(self) -> bool:
+        """Whether the network gives numbers where ReLUs let everything pass a little."""
+        try:
+            with Opened():
+                return all(bool(tensor.isfinite().all()) for tensor in self._run(self.dense))
+        except Exception:  # values that it cannot do with
+            return False
 
     def _fails_on_meta(self, model: nn.Module) -> str | None:
         """The error of a forward pass on meta tensors, if any."""
@@ -300,7 +312,7 @@ class Prover:
     def _silenced(self, kept: np.ndarray) -> list[Tensor]:
         model = silenced(self.dense, self.space, kept)
         with torch.random.fork_rng(devices=[]):
-            return Reference(model, self.space, kept).run(self.call)
+            return Reference(model, self.space, kept, self.opened).run(self.call)
 
     def _train(self, model: nn.Module, call: Call) -> str | list[torch.Size]:
         """Shapes that a forward pass in train mode returns, or its error; on meta tensors where it can."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ def judge(recipe: Recipe, genomes: int = 2, folder: Path | None = None) -> str:
         removed = removed_positions(space, kept_units(space, genome, ranking))
         pruned = prune(dense, space, genome, ranking)
         wrong = list(disagreements(dense, pruned, removed, images))
-        assert not wrong, (genome, wrong)
+        assert not wrong, (recipe, genome, wrong)
     assert_exact_costs(model, space, ranking, image[:1], _genomes(space, genomes))
     if folder is not None:
         _assert_saved(model, space, ranking, genome, image, folder)
@@ -86,7 +86,7 @@ RANDOM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "da
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of nested tensors in transformer layers and the like
-@settings(max_examples=50, derandomize=True, **RANDOM)
+@settings(max_examples=40, derandomize=True, phases=[Phase.generate], **RANDOM)  # a repeatable set
 @given(recipes())
 def test_random_networks_come_out_right(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> None:
     event(judge(recipe, folder=tmp_path_factory.mktemp("saved")))
@@ -104,8 +104,6 @@ def test_many_random_networks_come_out_right(recipe: Recipe) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_every_block_alone(name: str) -> None:
-    """Two of its variants between convolutions, so that no block goes untried."""
-    inside = (Node("conv", 1), Node("group norm", 3))
-    for variant in (0, 1):
-        blocks = (Node("conv", 4), Node(name, variant, inside), Node("conv", 2))
-        judge(Recipe(1 if name == "recurrent" else 2, 4, blocks, "map"), genomes=1)
+    """Between convolutions, so that no block goes untried."""
+    blocks = (Node("conv", 4), Node(name, 1, (Node("conv", 1), Node("group norm", 3))), Node("conv", 2))
+    judge(Recipe(1 if name == "recurrent" else 2, 4, blocks, "map"), genomes=1)
