@@ -4,7 +4,7 @@ Mirroring and shifting a batch is one gather, rotating and scaling it besides is
 without a loop over images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -54,6 +54,15 @@ class BatchStream:
                 yield self._moved(indices)
             else:
                 yield self._images[indices], self._targets[indices]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What decides the batches from here on."""
+        return {"generator": self._generator.get_state(), "order": self._order.clone()}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on where a stream of the same images and settings had that state."""
+        self._generator.set_state(state["generator"])
+        self._order = state["order"].clone()
 
     def _next_indices(self) -> torch.Tensor:
         while len(self._order) < self.batch_size:

@@ -3,6 +3,11 @@
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+from torch import nn
+
+from evaluators.data.tensors import Tensors
+from evaluators.data.volumes import Volumes
 from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
 from evaluators.precision import resolve_device
@@ -12,7 +17,7 @@ from evaluators.tasks.factory import make_task
 from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import check_network, measure
 from evaluators.whole import measure_whole
-from spaces.messages import Outcome, Trial
+from spaces.messages import Genome, Outcome, Trial
 from spaces.surgery import prune
 
 if TYPE_CHECKING:
@@ -29,43 +34,51 @@ class NetworkEvaluator:
     def __init__(self, workload: "Workload") -> None:
         self.fingerprint = workload.fingerprint
         self._space, self._ranking = workload.space, workload.ranking
-        self._task = make_task(workload.task, workload.splits)
+        self.task = make_task(workload.task, workload.splits)
         device = resolve_device(workload.proxy.device)
         splits, limit = workload.splits, workload.proxy.train_limit
         self._whole, self._window, self._device = workload.whole, splits.spatial, device
         normalisation = self._normalisation = splits.normalisation
         train = normalisation.apply(splits.train, device)
         self._val = normalisation.apply(splits.val, device)
-        self._bench = Bench(
+        self.bench = Bench(
             dense=workload.dense_network().to(device),
             jointly=workload.shared_network().to(device) if workload.shared is not None else None,
-            task=self._task,
+            task=self.task,
             settings=workload.proxy,
             train=train,
             subset=normalisation.apply(splits.train.limit(limit), device) if limit else train,
         )
-        check_network(self._bench.dense, self._val, self._task)
+        check_network(self.bench.dense, self._val, self.task)
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Evaluate one candidate; a failure is an outcome."""
         return guarded(trial, self._evaluate)
 
+    def sliced(self, network: nn.Module, genome: Genome) -> nn.Module:
+        """What this genome keeps of one of the bench's networks, as a network of its own."""
+        return prune(network, self._space, genome, self._ranking)
+
+    def measured(
+        self, network: nn.Module, rung: str, seed: int, cases: Tensors | Volumes | None = None
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Values and per-case arrays of a network, on this rung's validation cases unless others are given."""
+        if cases is None:
+            cases = self._whole if self._whole is not None and find_rung(rung).whole else self._val
+        if isinstance(cases, Volumes):
+            assert isinstance(self.task, Segmentation)
+            return measure_whole(network, cases, self.task, self._normalisation, self._window, self._device)
+        return measure(network, cases, self.task, self.bench.subset, rung=rung, seed=seed)
+
     def _evaluate(self, trial: Trial) -> Found:
         rung = find_rung(trial.rung)
         seed = seed_of(self.fingerprint, trial.replicate)
         clock = [time.perf_counter()]
-        network = prune(rung.start(self._bench), self._space, trial.genome, self._ranking)
+        network = self.sliced(rung.start(self.bench), trial.genome)
         clock.append(time.perf_counter())
-        rung.adapt(network, self._bench, seed)
+        rung.adapt(network, self.bench, seed)
         clock.append(time.perf_counter())
-        if rung.whole and self._whole is not None and isinstance(self._task, Segmentation):
-            values, per_case = measure_whole(
-                network, self._whole, self._task, self._normalisation, self._window, self._device
-            )
-        else:
-            values, per_case = measure(
-                network, self._val, self._task, self._bench.subset, rung=trial.rung, seed=seed
-            )
+        values, per_case = self.measured(network, trial.rung, seed)
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")
         return values, per_case, {name: clock[i + 1] - clock[i] for i, name in enumerate(phases)}

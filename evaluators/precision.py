@@ -11,6 +11,7 @@ infinite running variances in its last stage (AdrenalMNIST3D), so that training 
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -101,6 +102,14 @@ class Precision:
         if self._half is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device, dtype=self._half)
+
+    def state(self) -> dict[str, Any]:
+        """What a training that goes on later needs: the scale of the loss."""
+        return self._scaler.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on with that state."""
+        self._scaler.load_state_dict(state)
 
     def step(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Callable[[], torch.Tensor]

@@ -195,3 +195,22 @@ class ProxySettings(TrainingSettings):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, description="CPU threads of one evaluation")
+
+
+class FinaliseSettings(Settings):
+    """The full fine-tune of chosen networks, dense among them. What is not set is as [proxy] has it."""
+
+    epochs: float | None = Field(
+        None, gt=0, description="passes over all training images; default proxy.full_epochs"
+    )
+    start: Literal["dense", "shared"] | None = Field(None, description="weights to start from")
+    learning_rate: float | None = Field(None, gt=0, description="at its peak")
+    weight_decay: float | None = Field(None, ge=0)
+    distill: float | None = Field(
+        None, ge=0, le=1, description="share of the loss that is about imitating the dense network"
+    )
+    search: bool = Field(
+        False,
+        description="whether learning rate, weight decay and distill are searched, by ASHA on val; Ray only",
+    )
+    runs: int = Field(8, ge=2, description="of that search, for every network the same ones")

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -37,12 +37,14 @@ def batches(
     data: Tensors, task: Task, settings: Training, n: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The first `n` training batches (images, targets) of this seed."""
+    return itertools.islice(_stream(data, task, settings, seed), n)
+
+
+def _stream(data: Tensors, task: Task, settings: Training, seed: int) -> BatchStream:
     flip_axes = task.flip_axes if settings.augment else None
     strata = task.strata(data.targets) if settings.balanced else None
-    stream = BatchStream(
-        data.images, data.targets, settings.batch_size, flip_axes, seed, settings.augmentation, strata
-    )
-    return itertools.islice(stream, n)
+    images, targets = data.images, data.targets
+    return BatchStream(images, targets, settings.batch_size, flip_axes, seed, settings.augmentation, strata)
 
 
 def tune(
@@ -65,40 +67,106 @@ def tune(
     Raises:
         RunError: The loss or a weight is no longer finite.
     """
-    if not task.trains:
-        return
-    steps, device = n_steps(settings, len(data)), data.images.device
-    optimiser = _optimiser(network, settings)
-    precision = Precision(settings, device, data.images.ndim)
-    precision.prepare(network)
-    network.train()
-    total = torch.zeros((), device=device)
-    stream = (seed, len(data), settings.batch_size)
-    share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
+    if task.trains:
+        Tuning(network, data, task, settings, seed=seed, teacher=teacher).run(progress=progress)
 
-    def loss_of(step: int, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        images = precision.lay_out(images)
-        outputs = network(images)
-        if not share or teacher is None:
-            return task.loss(outputs, targets)
-        imitation = task.imitation(outputs, teacher.tell(stream, step, images))
-        return imitation if share == 1 else (1 - share) * task.loss(outputs, targets) + share * imitation
 
-    with _seeded(seed, device):
-        for step, (images, targets) in enumerate(batches(data, task, settings, steps, seed)):
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * _one_cycle(step, steps)
-            optimiser.zero_grad()
-            total += precision.step(network, optimiser, partial(loss_of, step, images, targets))
-            if ((step + 1) % CHECK_EVERY == 0 or step + 1 == steps) and not math.isfinite(total.item()):
-                raise RunError(
-                    f"the training loss is not finite by step {step + 1} of {steps} "
-                    f"at learning rate {settings.learning_rate:g}; lower it, or set clip_norm"
-                )
-            if progress:
-                progress(step + 1, steps)
-    _refuse_infinite(network, settings)
-    network.eval()
+class Tuning:
+    """The training that `tune` does, step by step: it may stop, be stored, and go on unchanged.
+
+    Args:
+        network: Trained in place; on the device of the data.
+        data: What it sees.
+        task: What it is for; one with a loss.
+        settings: How.
+        seed: Of batches, augmentation and dropout.
+        teacher: Whom to imitate, for `settings.distill` of the loss.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Tensors,
+        task: Task,
+        settings: Training,
+        *,
+        seed: int,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.network = network
+        self.steps = n_steps(settings, len(data))
+        self.step = 0
+        self._task, self._settings, self._teacher = task, settings, teacher
+        self._device = data.images.device
+        self._precision = Precision(settings, self._device, data.images.ndim)
+        self._precision.prepare(network)
+        self._optimiser = _optimiser(network, settings)
+        self._stream = _stream(data, task, settings, seed)
+        self._told = (seed, len(data), settings.batch_size)  # what decides the batches
+        self._share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
+        self._dropout = _Generators(seed ^ 1, self._device)  # not the stream of the batches
+        self._total = torch.zeros((), device=self._device)
+
+    def run(self, until: int | None = None, progress: Progress | None = None) -> None:
+        """Train up to step `until`, by default to the end; the network is in eval mode then.
+
+        Raises:
+            RunError: The loss or a weight is no longer finite.
+        """
+        until = self.steps if until is None else min(until, self.steps)
+        batches = iter(self._stream)
+        self.network.train()
+        with self._dropout.lent():
+            while self.step < until:
+                self._one(*next(batches))
+                if progress:
+                    progress(self.step, self.steps)
+        _refuse_infinite(self.network, self._settings)
+        self.network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers that `load` goes on from."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "stream": self._stream.state(),
+            "precision": self._precision.state(),
+            "dropout": self._dropout.states,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where a training of the same network, images and settings had that state."""
+        self.step = int(state["step"])
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._stream.load(state["stream"])
+        self._precision.load(state["precision"])
+        self._dropout.states = list(state["dropout"])
+
+    def _one(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.learning_rate * _one_cycle(self.step, self.steps)
+        self._optimiser.zero_grad()
+        loss = partial(self._loss, images, targets)
+        self._total += self._precision.step(self.network, self._optimiser, loss)
+        self.step += 1
+        look = self.step % CHECK_EVERY == 0 or self.step == self.steps
+        if look and not math.isfinite(self._total.item()):
+            raise RunError(
+                f"the training loss is not finite by step {self.step} of {self.steps} "
+                f"at learning rate {self._settings.learning_rate:g}; lower it, or set clip_norm"
+            )
+
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        images = self._precision.lay_out(images)
+        outputs = self.network(images)
+        if not self._share or self._teacher is None:
+            return self._task.loss(outputs, targets)
+        imitation = self._task.imitation(outputs, self._teacher.tell(self._told, self.step, images))
+        if self._share == 1:
+            return imitation
+        return (1 - self._share) * self._task.loss(outputs, targets) + self._share * imitation
 
 
 def measure(
@@ -173,9 +241,29 @@ def _one_cycle(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators seeded (dropout draws from them) and given back as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed ^ 1)  # not the stream of the batches
-        yield
+class _Generators:
+    """Torch's global generators, from which dropout draws, as one training has them.
+
+    Attributes:
+        states: Of the CPU's and the device's; empty before the first use.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed, self._device = seed, device
+        self.states: list[torch.Tensor] = []
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """They are this training's inside, and given back as they were."""
+        on_gpu = self._device.type == "cuda"
+        with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
+            if not self.states:
+                torch.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self.states[0])
+                if on_gpu:
+                    torch.cuda.set_rng_state(self.states[1], self._device)
+            yield
+            self.states = [torch.get_rng_state()]
+            if on_gpu:
+                self.states.append(torch.cuda.get_rng_state(self._device))

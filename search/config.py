@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evaluators.settings import (
     DataSettings,
+    FinaliseSettings,
     NetworkSettings,
     ProxySettings,
     RecipeSettings,
@@ -117,6 +118,7 @@ class CampaignConfig(Settings):
     search: SearchSettings = SearchSettings()
     budget: BudgetSettings = BudgetSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
+    finalise: FinaliseSettings = FinaliseSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
     @model_validator(mode="after")
@@ -141,7 +143,7 @@ class CampaignConfig(Settings):
     def differences(self, other: "CampaignConfig") -> list[str]:
         """The settings in which two campaigns could find different things, as "a.b: old -> new".
 
-        Budget, execution and calibration are left out: they may change when a campaign is resumed.
+        Budget, execution, calibration and finalising are left out: they may change when a campaign goes on.
         """
         mine, theirs = _flat(self._identity()), _flat(other._identity())
         return [
@@ -151,7 +153,7 @@ class CampaignConfig(Settings):
         ]
 
     def _identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"budget", "calibrate", "execution"})
+        return self.model_dump(mode="json", exclude={"budget", "calibrate", "finalise", "execution"})
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> CampaignConfig:

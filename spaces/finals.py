@@ -40,7 +40,7 @@ class Reliability:
     """How far stated probabilities can be believed (Guo et al. 2017), of the most probable class.
 
     Attributes:
-        error: Expected; |confidence - accuracy| of each bin, weighted by its cases (pixels).
+        error: |confidence - accuracy| of each bin, weighted by its cases (pixels): the expected one.
         confidence: Mean in each bin, low to high; empty bins are left out.
         accuracy: In the same bins.
         share: Of the cases in each bin.
@@ -97,6 +97,7 @@ class FinalNetwork:
         costs: "flops", "params", "activation_bytes".
         ratios: The same costs over dense's.
         recipe: How it was tuned; with a search, what was found for this network.
+        group: Networks of the same group were tuned alike, and by the same search; dense is among them.
         val: Measured figures on the validation cases by name, after the last step.
         seconds: That the tuning took, restarts included.
         weights: Fingerprint of the tuned weights.
@@ -118,6 +119,7 @@ class FinalNetwork:
     costs: Mapping[str, float]
     ratios: Mapping[str, float]
     recipe: Mapping[str, Any]
+    group: str
     val: Mapping[str, float]
     seconds: float
     weights: str

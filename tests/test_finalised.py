@@ -31,6 +31,7 @@ def network(point: int, flops: float, *, dense: bool = False, tested: bool = Tru
         {"flops": flops, "params": 10.0, "activation_bytes": 3.0},
         {"flops": flops / 100, "params": 0.1, "activation_bytes": 0.3},
         {"epochs": 10.0, "learning_rate": 0.01},
+        "g",
         {"auc": 0.91},
         12.5,
         "abc",

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from spaces.errors import InputError
 from spaces.fronts import non_dominated
-from spaces.intervals import paired_difference, plausible_front, replicate_sd, smallest_difference
+from spaces.intervals import (
+    paired_difference,
+    plausible_front,
+    replicate_sd,
+    simultaneous_intervals,
+    smallest_difference,
+)
 
 
 def population(rng: np.random.Generator, means: np.ndarray, cases: int, noise: float = 0.2) -> np.ndarray:
@@ -182,3 +188,40 @@ def test_bad_input_is_named() -> None:
 def test_the_smallest_difference_is_that_of_a_median_network() -> None:
     assert smallest_difference(np.array([0.0, 0.01, 0.02, 0.03, np.nan])) == pytest.approx(2.802 * 0.02)
     assert np.isnan(smallest_difference(np.array([0.0])))
+
+
+@pytest.mark.parametrize(("cases", "patients"), [(60, None), (200, None), (120, 40)])
+def test_simultaneous_intervals_all_hold(cases: int, patients: int | None) -> None:
+    """Ten networks that share the hard cases: all ten true values are inside in 95 % of the samples."""
+    rng, runs, held = np.random.default_rng(7), 300, 0
+    groups = None if patients is None else np.repeat(np.arange(patients), cases // patients)
+    truth = np.linspace(0.7, 0.9, 10)
+    for run in range(runs):
+        shares = population(rng, truth, cases)
+        if groups is not None:
+            shares += 0.3 * rng.standard_normal(len(np.unique(groups)))[groups]
+        means, low, high = simultaneous_intervals(shares, groups, n_boot=500, seed=run)
+        assert np.allclose(means, shares.mean(axis=1))
+        held += bool(((low <= truth) & (truth <= high)).all())
+    assert held / runs >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_simultaneous_intervals_widen_with_rows_but_not_with_copies() -> None:
+    rng = np.random.default_rng(8)
+    shares = rng.standard_normal((20, 100))
+    width = {n: np.diff(simultaneous_intervals(shares[:n])[1:], axis=0)[0, 0] for n in (1, 2, 20)}
+    assert width[1] < width[2] < width[20]
+    copies = simultaneous_intervals(np.tile(shares[:1], (20, 1)))
+    assert np.diff(copies[1:], axis=0)[0, 0] == pytest.approx(width[1])
+    assert (copies[2] > copies[1]).all()
+
+
+def test_simultaneous_intervals_without_enough_to_go_on() -> None:
+    rng = np.random.default_rng(9)
+    shares = np.stack([rng.standard_normal(50), np.full(50, 0.5), np.full(50, np.nan)])
+    means, low, high = simultaneous_intervals(shares)
+    assert np.isfinite([low[0], high[0]]).all()
+    assert means[1] == 0.5
+    assert np.isnan([low[1], low[2], means[2]]).all()
+    assert np.isnan(simultaneous_intervals(shares, np.zeros(50))[1]).all(), "one patient"
+    assert np.isnan(simultaneous_intervals(np.ones((1, 9)))[1]).all()

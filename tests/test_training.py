@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from evaluators.precision import pinned, resolve_device, resolve_precision
 from evaluators.settings import NetworkSettings, ProxySettings, RecipeSettings, TaskSettings
 from evaluators.tasks.factory import make_task
 from evaluators.teacher import Teacher
-from evaluators.training import Normalisation, Tensors, batches, check_network, measure, n_steps, tune
+from evaluators.training import (
+    Normalisation,
+    Tensors,
+    Tuning,
+    batches,
+    check_network,
+    measure,
+    n_steps,
+    tune,
+)
 from spaces.errors import ConfigError, DataError, NetworkError, RunError
 
 CPU = torch.device("cpu")
@@ -416,3 +426,27 @@ def test_what_trains_where_and_in_which_format_is_pinned() -> None:
     assert pinned(ProxySettings(device="cpu", precision="bfloat16")).precision == "bfloat16"
     with pytest.raises(ConfigError, match="'float16' is for GPUs"):
         pinned(ProxySettings(device="cpu", precision="float16"))
+
+
+@pytest.mark.parametrize(("optimiser", "stops"), [("sgd", (5,)), ("adamw", (1, 7, 8))])
+def test_a_training_that_is_stored_goes_on_to_the_last_bit(
+    tmp_path: Path, optimiser: Literal["sgd", "adamw"], stops: tuple[int, ...]
+) -> None:
+    """Dropout, augmentation, momentum and a teacher: nothing of it may notice the interruption."""
+    splits = some_splits()
+    task, data = make_task(TaskSettings(), splits), tensors(splits)
+    settings = ProxySettings(epochs=2, batch_size=8, optimiser=optimiser, distill=0.5)
+    whole = some_network(dropout=0.3)
+    tune(whole, data, task, settings, seed=3, teacher=Teacher(some_network()))
+    state = None
+    for stop in (*stops, None):
+        torch.manual_seed(99 + (stop or 0))  # as another process would
+        network = some_network(dropout=0.3)
+        tuning = Tuning(network, data, task, settings, seed=3, teacher=Teacher(some_network()))
+        if state is not None:
+            tuning.load(torch.load(tmp_path / "state.pt", weights_only=True))
+        tuning.run(stop)
+        state = tuning.state()
+        torch.save(state, tmp_path / "state.pt")
+    assert tuning.step == tuning.steps == 12
+    assert same(as_arrays(whole), as_arrays(network))

@@ -160,13 +160,13 @@ def test_the_dense_network_is_neither_changed_nor_rebuilt(
     monkeypatch.setattr(evaluators.workload, "build_network", None)
     for genome in (workload.space.dense, workload.space.minimal):
         assert evaluator.evaluate(Trial(0, genome)).status == "complete"
-    assert fingerprint_of_arrays(as_arrays(evaluator._bench.dense)) == fingerprint_of_arrays(workload.weights)
+    assert fingerprint_of_arrays(as_arrays(evaluator.bench.dense)) == fingerprint_of_arrays(workload.weights)
 
 
 def test_the_subset_of_the_proxy_is_what_is_trained_on(workload: Workload) -> None:
     evaluator = replace(workload, proxy=workload.proxy.model_copy(update={"train_limit": 16})).build()
-    assert len(evaluator._bench.subset) == 16
-    assert sorted(torch.bincount(evaluator._bench.subset.targets).tolist()) == [8, 8]
+    assert len(evaluator.bench.subset) == 16
+    assert sorted(torch.bincount(evaluator.bench.subset.targets).tolist()) == [8, 8]
     assert len(evaluator._val) == 24
 
 
