@@ -1,9 +1,7 @@
 """The dense network where no weights are given: trained once with the recipe, kept by content."""
 
 import copy
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from evaluators.data.splits import Splits
+from evaluators.files import replacing
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
 from evaluators.networks import code_of
 from evaluators.pools.threads import pinned_threads
@@ -83,7 +82,8 @@ def kept_weights(path: Path, train: Callable[[], dict[str, np.ndarray]]) -> dict
         except (SafetensorError, OSError):
             pass  # torn: trained again and replaced below
     weights = train()
-    _save(weights, path)
+    with replacing(path) as temporary:
+        save_file(weights, temporary)
     return weights
 
 
@@ -117,16 +117,3 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()  # NumPy has no bfloat16
     return np.array(tensor.numpy(), order="C")
-
-
-def _save(weights: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write beside and rename, so that a file of that name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(dict(weights), temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

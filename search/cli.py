@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search import calibrate_command, data_commands, latency_command, prior_command
+from search import calibrate_command, data_commands, finalise_command, latency_command, prior_command
 from search.options import (
     DEFAULT_STORE,
     Address,
@@ -260,6 +260,7 @@ def report(
 
 
 app.command()(calibrate_command.calibrate)
+app.command()(finalise_command.finalise)
 app.command()(latency_command.latency)
 
 

@@ -43,7 +43,7 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
         KeyboardInterrupt: After Ctrl-C; what was found is stored.
     """
     check_store(url)
-    _check_execution(config)
+    check_execution(config)
     problem = prepare(config, artifact_dir(url), monitor)
     with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(_entry(problem, command))
@@ -66,7 +66,7 @@ def calibrate(
         RunError: Too few networks could be evaluated.
     """
     check_store(url)
-    _check_execution(config)
+    check_execution(config)
     settings = config.calibrate.model_copy(update={"at_start": True})
     config = config.model_copy(update={"calibrate": settings, "name": f"{config.name[:52]}-calibrate"})
     problem = prepare(config, artifact_dir(url), monitor)
@@ -102,7 +102,7 @@ def resume(
         config = parse_config(override(row.config, overrides))
         if changed := begun.differences(config):
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
-        _check_execution(config)
+        check_execution(config)
         problem = prepare(config, artifact_dir(url), monitor)
         now = problem.spec.fingerprints
         if changed := [
@@ -242,7 +242,7 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
     return halving, max(1, int(budget / min(price.values())))
 
 
-def _check_execution(config: CampaignConfig) -> None:
+def check_execution(config: CampaignConfig) -> None:
     """Refuse what no Ray worker could do, before anything expensive starts."""
     execution, device = config.execution, config.proxy.device
     if execution.executor != "ray":

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,8 +13,13 @@ from rich.table import Column
 
 logger = logging.getLogger("paretoprune")
 
-Advance = Callable[[int, int], None]
-"""Called with (done, total)."""
+
+class Advance(Protocol):
+    """Says how far a stretch of work is."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        """So much of the whole is done; what else is worth knowing, as the best so far."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Monitor:
     def stage(self, title: str) -> Iterator[Advance]:
         """A stretch of work that knows how far it is."""
         logger.info(title)
-        yield lambda done, total: None
+        yield lambda done, total, note="": None
 
     @contextmanager
     def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
@@ -78,7 +84,7 @@ class TerminalMonitor(Monitor):
         logger.info(title)
         started = time.monotonic()
         with self._bar(title) as update:
-            yield lambda done, total: update(done, total, _left(done, total, started))
+            yield lambda done, total, note="": update(done, total, _words(_left(done, total, started), note))
 
     @contextmanager
     def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
@@ -137,6 +143,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _words(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
 
 
 def _left(done: int, total: int, started: float) -> str:

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from spaces.messages import Genome
 
+FINAL = "final"
+"""The rung of stored trials that finalise measured; no search asks for it, so none finds them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

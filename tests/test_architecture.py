@@ -18,19 +18,16 @@ MAY_IMPORT = {
     "search": set(PACKAGES),
     "paretoprune": set(PACKAGES),
 }
+COMMANDS = {f"search/{path.name}" for path in (ROOT / "search").glob("*_command*.py")}
 ROOMS = {  # vendor library -> the only files that may import it
     "deap": {"search/controllers/nsga2.py"},
     "optuna": {"search/controllers/samplers.py"},
-    "ray": {"evaluators/pools/cluster.py"},
+    "ray": {"evaluators/pools/cluster.py", "evaluators/pools/tuner.py"},  # the pool; Ray Tune
     "sqlalchemy": {"search/store/archive.py", "search/store/engine.py", "search/store/schema.py"},
     "plotly": {"reports/figures.py", "reports/graph.py", "reports/page.py"},
     "jinja2": {"reports/page.py"},
     "onnxruntime": {"evaluators/latency/runtimes.py"},
-    "typer": {
-        *("search/cli.py", "search/options.py", "search/calibrate_command.py", "search/data_commands.py"),
-        "search/latency_command.py",
-        "search/prior_command.py",
-    },
+    "typer": {"search/cli.py", "search/options.py", *COMMANDS},
     "nibabel": {"evaluators/data/reading.py"},
     "pydicom": {"evaluators/data/reading.py"},
     "PIL": {"evaluators/data/reading.py", "evaluators/data/sheet.py"},
