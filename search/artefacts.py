@@ -4,34 +4,51 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from evaluators.dense import as_arrays
+from evaluators.deploy.description import describe_network
+from evaluators.deploy.saving import WEIGHTS as WEIGHTS
+from evaluators.deploy.saving import load_network, save_network
 from evaluators.files import replacing
-from evaluators.finalising import load_tuned
 from search.finalised import plain
 from search.prepare import Problem
 from spaces.finals import FinalNetwork
-from spaces.surgery import prune
 
-WEIGHTS, RESULTS = "network.safetensors", "final.json"
+RESULTS = "final.json"
 
 
 def keep_network(
     folder: Path, network: nn.Module, about: FinalNetwork, problem: Problem, campaign_id: str
 ) -> None:
-    """Write a tuned network into its folder."""
-    del about, problem, campaign_id
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file(as_arrays(network), temporary)
+    """Write a tuned network into its folder, from where it can be loaded and exported.
+
+    Raises:
+        NetworkError: It cannot be rebuilt from its factory and its weights.
+        InputError: The folder cannot be written.
+    """
+    config, space = problem.config, problem.space
+    description = describe_network(
+        config.network,
+        config.data,
+        problem.splits,
+        problem.task,
+        genome=about.genome,
+        costs=about.costs,
+        dense_costs=space.cost(space.dense).row(0),
+        values=about.val,
+        campaign=campaign_id,
+        point=about.point,
+    )
+    save_network(folder, network, description)
 
 
-def kept_network(folder: Path, about: FinalNetwork, problem: Problem) -> nn.Module:
-    """The network as its files have it: what is tested is what is used."""
-    workload, space = problem.workload, problem.space
-    sliced = prune(workload.dense_network(), space, about.genome, workload.ranking)
-    return load_tuned(sliced, load_file(folder / WEIGHTS))
+def kept_network(folder: Path, problem: Problem) -> nn.Module:
+    """The network as its files have it: what is tested is what is used.
+
+    Raises:
+        NetworkError: The files are torn, or the network's code has changed.
+    """
+    return load_network(folder, factory=problem.config.network.factory)
 
 
 def write_results(folder: Path, networks: Sequence[FinalNetwork]) -> None:

@@ -29,7 +29,7 @@ from search.points import Point
 from search.prepare import Problem
 from search.store.archive import Store
 from search.store.entries import CampaignRow
-from spaces.errors import RunError
+from spaces.errors import ParetoPruneError, RunError
 from spaces.finals import FINAL, FinalNetwork
 from spaces.messages import Outcome, Record, Trial
 from spaces.surgery import prune
@@ -165,15 +165,22 @@ class Finalisation:
         results = {run: tuned for run in rivals if (tuned := result_of(self._run_folder / run.name))}
         if not results:
             reasons = {error for run in rivals if (error := self._ended[run.name])}
-            self._failures.append(f"{name} could not be tuned: {'; '.join(sorted(reasons))}")
-            self.monitor.say(self._failures[-1])
+            self._fail(f"{name} could not be tuned: {'; '.join(sorted(reasons))}")
             return
         run, tuned = max(results.items(), key=lambda entry: self._merit(entry[1]))
         tried = tuple(self._tried(other, results.get(other)) for other in rivals) if len(rivals) > 1 else ()
         network = self._described(name, run, tuned, tried)
-        self._keep(network, tuned)
+        try:
+            self._keep(network, tuned)
+        except ParetoPruneError as error:
+            self._fail(f"{name} is tuned, but cannot be kept: {error}")
+            return
         for other in rivals:
             shutil.rmtree(self._run_folder / other.name, ignore_errors=True)
+
+    def _fail(self, reason: str) -> None:
+        self._failures.append(reason)
+        self.monitor.say(reason)
 
     def _merit(self, tuned: Tuned) -> float:
         """What is chosen by on val: the value that the search ranked by."""

@@ -62,7 +62,7 @@ def test_networks(
         device = evaluator.bench.train.images.device
         data = problem.splits.normalisation.apply(subset, device)
         for i, network in enumerate(new):
-            module = kept_network(folder / network.folder, network, problem).to(device)
+            module = kept_network(folder / network.folder, problem).to(device)
             values, per_case = evaluator.measured(module, "test", 0, data)
             stated = reliability(evaluator.task, module, data, per_case)
             extras[network.point] = stated, table(evaluator.task, per_case, subset.targets)

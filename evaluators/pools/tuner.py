@@ -4,6 +4,7 @@ Tune schedules, retries and stops; checkpoints are the runs' own (`FineTune`), i
 reach. So a run that was begun here can be finished without Ray, and the other way round.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -11,15 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
+from evaluators.pools.cluster import connect, ray  # first: it says what Ray reads when it is imported
 
-from ray import tune  # reads the environment above
+# isort: split
+from ray import tune
 
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.finalising import FineTune, Run, Watcher, result_of
 from evaluators.guard import describe_error
-from evaluators.pools.cluster import connect, ray
 from evaluators.workload import Workload
 from spaces.errors import ConfigError
 
@@ -27,6 +27,12 @@ RETRIES = 2
 """How often a run goes on from its checkpoint after its worker died."""
 REDUCTION = 3
 """ASHA lets the best third of the runs go on at each of its rungs."""
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output is not silent when told to be
+}
 
 
 def finalise_on_ray(
@@ -74,6 +80,8 @@ def finalise_on_ray(
             watched=rivals,
             path=[os.path.abspath(entry) for entry in sys.path],
         )
+        os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are the watcher's to tell
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tune.Tuner(
                 tune.with_resources(trainable, {"cpu": threads, "gpu": gpus_per_worker}),
@@ -88,6 +96,7 @@ def finalise_on_ray(
                     storage_path=scratch,
                     verbose=0,
                     callbacks=[_Callback(runs, watcher)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
             ).fit()
@@ -179,6 +188,10 @@ class _Callback(tune.Callback):
     def __init__(self, runs: Sequence[Run], watcher: Watcher) -> None:
         self._runs, self._watcher = runs, watcher
         self._errors: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a resume of its own, which is not ours: the watcher stays here."""
+        return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
