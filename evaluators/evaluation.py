@@ -1,12 +1,14 @@
 """Evaluates candidates of a workload at any rung: slice, adapt, measure on the validation cases."""
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import nn
 
-from evaluators.data.tensors import Tensors
+from evaluators.data.tensors import PackedImages, Tensors, as_tensor
 from evaluators.data.volumes import Volumes
 from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
@@ -14,9 +16,11 @@ from evaluators.precision import resolve_device
 from evaluators.rungs.bench import Bench
 from evaluators.rungs.table import find_rung
 from evaluators.tasks.factory import make_task
+from evaluators.tasks.heads import main_output
+from evaluators.tasks.judged import run_in_batches
 from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import check_network, measure
-from evaluators.whole import measure_whole
+from evaluators.whole import measure_whole, slide
 from spaces.messages import Genome, Outcome, Trial
 from spaces.surgery import prune
 
@@ -62,13 +66,26 @@ class NetworkEvaluator:
     def measured(
         self, network: nn.Module, rung: str, seed: int, cases: Tensors | Volumes | None = None
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Values and per-case arrays of a network, on this rung's validation cases unless others are given."""
+        """Values and per-case arrays of a network, on the rung's validation cases or those given."""
         if cases is None:
             cases = self._whole if self._whole is not None and find_rung(rung).whole else self._val
         if isinstance(cases, Volumes):
             assert isinstance(self.task, Segmentation)
             return measure_whole(network, cases, self.task, self._normalisation, self._window, self._device)
         return measure(network, cases, self.task, self.bench.subset, rung=rung, seed=seed)
+
+    def logits(
+        self, network: nn.Module, cases: Tensors | Volumes
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A segmentation's main outputs (n, channels, *spatial) with their masks, batch by batch."""
+        if isinstance(cases, Tensors):
+            for outputs, targets in run_in_batches(network, cases):
+                yield main_output(outputs, cases.images.ndim), targets
+            return
+        with torch.inference_mode():
+            for image, mask in cases:
+                packed = PackedImages(as_tensor(image[None]).to(self._device), self._normalisation)
+                yield slide(network, packed[:], self._window), as_tensor(mask[None]).to(self._device)
 
     def _evaluate(self, trial: Trial) -> Found:
         rung = find_rung(trial.rung)

@@ -1,17 +1,18 @@
 """What a finalised network does on the test cases, beyond values and shares: tables and stated confidence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from evaluators.protocols import Images, Task
+from evaluators.data.tensors import Tensors
+from evaluators.data.volumes import Volumes
+from evaluators.evaluation import NetworkEvaluator
+from evaluators.protocols import Task
 from evaluators.tasks.classification import two_sided
-from evaluators.tasks.heads import main_output
-from evaluators.tasks.judged import run_in_batches
 from spaces.finals import Reliability
 
 BINS = 15
@@ -43,66 +44,77 @@ def class_columns(
     return (measure, names, shares) if shares.shape[1] == len(names) else None
 
 
-def cases_of_classes(task: Task, names: tuple[str, ...], targets: np.ndarray) -> tuple[int, ...]:
+def cases_of_classes(
+    task: Task, names: tuple[str, ...], targets: np.ndarray | Iterable[np.ndarray]
+) -> tuple[int, ...]:
     """Test cases of each class, with each label, or that show each region."""
     if task.kind == "multilabel":
-        return tuple(int(n) for n in targets.sum(axis=0))
+        return tuple(int(n) for n in np.asarray(targets).sum(axis=0))
     if task.kind != "segmentation":
-        return tuple(int(n) for n in np.bincount(targets, minlength=len(names)))
+        return tuple(int(n) for n in np.bincount(np.asarray(targets), minlength=len(names)))
     regions: Mapping[str, tuple[int, ...]] = getattr(task, "regions", {}) or {}
     first = len(task.classes) - len(names)
     masks = [regions.get(name, (first + i,)) for i, name in enumerate(names)]
-    flat = targets.reshape(len(targets), -1)
-    return tuple(int(np.isin(flat, values).any(axis=1).sum()) for values in masks)
+    shown = np.array([[np.isin(mask, values).any() for values in masks] for mask in targets])
+    return tuple(int(n) for n in shown.sum(axis=0))
 
 
-def table(task: Task, per_case: Mapping[str, np.ndarray], targets: np.ndarray) -> Table:
-    """The confusion table of a classification, the counts of labels, or the spread of Dice by class."""
+def table(task: Task, per_case: Mapping[str, np.ndarray], targets: np.ndarray | None) -> Table:
+    """The confusion table of a classification, the counts of labels, or the spread of Dice by class.
+
+    Targets may be None where masks are: Dice is in the scores.
+    """
     score, names = per_case.get("score"), task.classes
     if score is None or not names or task.kind in {"regression", "custom"}:
         return Table()
-    if task.kind == "multilabel":
-        said, true = score > 0.5, targets == 1
-        counts = [(said & true), (said & ~true), (~said & true), (~said & ~true)]
-        rows = np.stack([cells.sum(axis=0) for cells in counts], axis=1)
-        return Table("labels", names, ("true +", "false +", "false -", "true -"), _rows(rows))
     if task.kind == "segmentation":
         names = names if score.shape[1] == len(names) else names[1:]
         spread = np.percentile(score, _PERCENTILES, axis=0).T
         rows = np.column_stack([score.mean(axis=0, dtype=np.float64), score.std(axis=0), spread])
         columns = ("mean", "sd", *(f"{p} %" for p in _PERCENTILES))
         return Table("dice", names, columns, _rows(rows.round(6)))
+    assert targets is not None
+    if task.kind == "multilabel":
+        said, true = score > 0.5, targets == 1
+        counts = [(said & true), (said & ~true), (~said & true), (~said & ~true)]
+        rows = np.stack([cells.sum(axis=0) for cells in counts], axis=1)
+        return Table("labels", names, ("true +", "false +", "false -", "true -"), _rows(rows))
     counted = np.zeros((len(names), len(names)))
     np.add.at(counted, (targets, score.argmax(axis=1)), 1)
     return Table("confusion", names, names, _rows(counted))
 
 
 def reliability(
-    task: Task, network: nn.Module, data: Images, per_case: Mapping[str, np.ndarray]
+    evaluator: NetworkEvaluator,
+    network: nn.Module,
+    cases: Tensors | Volumes,
+    per_case: Mapping[str, np.ndarray],
 ) -> Reliability | None:
     """How far the network's probabilities can be believed; None where it states none.
 
     Of cases for a classification (of all labels, where there are several), of pixels for a segmentation.
     """
-    bins = _Bins()
+    bins, task = _Bins(), evaluator.task
     if task.kind == "segmentation":
-        for outputs, targets in run_in_batches(network, data):
-            bins.add(*_pixels(task, outputs, targets, data.images.ndim))
-    elif task.kind in {"classification", "embedding"}:
-        score, targets = torch.from_numpy(per_case["score"]), data.targets.cpu()
+        for logits, targets in evaluator.logits(network, cases):
+            bins.add(*_pixels(task, logits.float(), targets))
+        return bins.found()
+    assert isinstance(cases, Tensors)
+    targets = cases.targets.cpu()
+    if task.kind in {"classification", "embedding"}:
+        score = torch.from_numpy(per_case["score"])
         confidence, said = score.max(dim=1)
         bins.add(confidence, said == targets)
     elif task.kind == "multilabel":
-        score, targets = torch.from_numpy(per_case["score"]), data.targets.cpu()
+        score = torch.from_numpy(per_case["score"])
         bins.add(torch.maximum(score, 1 - score), (score > 0.5) == (targets == 1))
     else:
         return None
     return bins.found()
 
 
-def _pixels(task: Task, outputs: Any, targets: torch.Tensor, ndim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pixels(task: Task, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Confidence and correctness of every pixel, in every region where regions overlap."""
-    logits = main_output(outputs, ndim).float()
     regions: Mapping[str, tuple[int, ...]] = getattr(task, "regions", {}) or {}
     if regions:
         p = torch.sigmoid(logits)

@@ -46,15 +46,15 @@ def measure_whole(
     with torch.inference_mode():
         for image, mask in volumes:
             packed = PackedImages(as_tensor(image[None]).to(device), normalisation)
-            logits = _slide(network, packed[:], window)
+            logits = slide(network, packed[:], window)
             judged.append(task.judge(logits, as_tensor(mask[None]).to(device)))
     no_labels = np.empty(0)  # Dice is in the scores already
     per_case = task.gather(judged, no_labels)
     return task.values(per_case, no_labels), per_case
 
 
-def _slide(network: nn.Module, image: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:
-    """Logits (1, channels, *spatial) of one image, however small or large."""
+def slide(network: nn.Module, image: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:
+    """Logits (1, channels, *spatial) of one prepared image (1, channels, *spatial), small or large."""
     from monai.inferers.utils import sliding_window_inference
 
     missing = [max(0, w - s) for w, s in zip(window, image.shape[2:], strict=True)]

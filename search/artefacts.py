@@ -26,15 +26,14 @@ def keep_network(
         NetworkError: It cannot be rebuilt from its factory and its weights.
         InputError: The folder cannot be written.
     """
-    config, space = problem.config, problem.space
+    config = problem.config
     description = describe_network(
         config.network,
         config.data,
         problem.splits,
         problem.task,
-        genome=about.genome,
-        costs=about.costs,
-        dense_costs=space.cost(space.dense).row(0),
+        problem.space,
+        about.genome,
         values=about.val,
         campaign=campaign_id,
         point=about.point,

@@ -125,6 +125,9 @@ def _problem(config: CampaignConfig, row: CampaignRow, artifacts: Path, monitor:
         monitor.say(
             "another version of PyTorch or of this program searched: val may differ in the last digits"
         )
+    open_whole = problem.splits.open_whole
+    if problem.workload.whole is None and open_whole is not None and problem.task.kind == "segmentation":
+        problem = replace(problem, workload=replace(problem.workload, whole=open_whole("val")))
     if config.finalise.start == "shared" and problem.workload.shared is None:
         shared = with_shared(problem.workload, problem.task, artifacts, monitor)
         problem = replace(problem, workload=shared)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.data.splits import Subset
+from evaluators.data.volumes import Volumes
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.identity import fingerprint_of
 from evaluators.metrics import find_metric
@@ -46,8 +47,7 @@ def test_networks(
         openings = max((network.openings for network in networks), default=0)
         monitor.say(f"tested before: the test split stays closed ({_openings(openings)})")
         return
-    subset = problem.splits.open_test()
-    _check(problem, subset)
+    subset = _test_cases(problem)
     known = subset.fingerprint
     openings = store.open_test(campaign_id, [network.point for network in new], known)
     monitor.say(
@@ -60,12 +60,13 @@ def test_networks(
     with monitor.stage("testing") as advance, pinned_threads(problem.workload.proxy.threads):
         evaluator = NetworkEvaluator(problem.workload)
         device = evaluator.bench.train.images.device
-        data = problem.splits.normalisation.apply(subset, device)
+        data = subset if isinstance(subset, Volumes) else problem.splits.normalisation.apply(subset, device)
         for i, network in enumerate(new):
             module = kept_network(folder / network.folder, problem).to(device)
             values, per_case = evaluator.measured(module, "test", 0, data)
-            stated = reliability(evaluator.task, module, data, per_case)
-            extras[network.point] = stated, table(evaluator.task, per_case, subset.targets)
+            stated = reliability(evaluator, module, data, per_case)
+            targets = None if isinstance(subset, Volumes) else subset.targets
+            extras[network.point] = stated, table(evaluator.task, per_case, targets)
             outcome = Outcome(network.point, "complete", values, per_case)
             record = Record(Trial(network.point, network.genome, FINAL), outcome, network.costs)
             store.append(campaign_id, record, stage=stage)
@@ -97,18 +98,23 @@ def _openings(n: int) -> str:
     return f"{n} opening{'s' * (n != 1)} of these images in this store so far"
 
 
-def _check(problem: Problem, subset: Subset) -> None:
-    """Refuse test images on which the metric is not defined, before they are used up."""
-    kind = DATA_FOR.get(problem.task.kind, problem.task.kind)
+def _test_cases(problem: Problem) -> Subset | Volumes:
+    """The test images or whole volumes; refused where the metric is not defined, before they are used up."""
+    splits, task = problem.splits, problem.task
+    if problem.workload.whole is not None and splits.open_whole is not None:
+        return splits.open_whole("test")
+    subset = splits.open_test()
+    kind = DATA_FOR.get(task.kind, task.kind)
     if kind not in {"custom", "segmentation"}:
-        find_metric(problem.task.metric.name, kind).check(subset.targets, problem.splits.classes, "test")
+        find_metric(task.metric.name, kind).check(subset.targets, splits.classes, "test")
+    return subset
 
 
 def _results(
     networks: Sequence[FinalNetwork],
     records: Sequence[Record],
     problem: Problem,
-    subset: Subset,
+    subset: Subset | Volumes,
     extras: dict[int, tuple[Reliability | None, Table]],
 ) -> list[TestResult]:
     """Figures and intervals of all networks, dense first among them."""
@@ -123,7 +129,8 @@ def _results(
     if all(columns):
         known = [column for column in columns if column is not None]
         measure, names, _ = known[0]
-        cases = cases_of_classes(task, names, subset.targets)
+        targets = [mask for _, mask in subset] if isinstance(subset, Volumes) else subset.targets
+        cases = cases_of_classes(task, names, targets)
         rows = np.stack([column[2] for column in known]).astype(float)  # (networks, cases, classes)
         flat = rows.transpose(0, 2, 1).reshape(n * len(names), -1)
         paired = (rows - rows[at_dense]).transpose(0, 2, 1).reshape(n * len(names), -1)
