@@ -6,6 +6,8 @@ For every data set and seed (of the dense network, the joint training and the se
 NSGA-II and TPE search with the same number of evaluations at the rung `shared`, once as is usual (rank by
 the metric on val, take the observed front) and with each remedy alone and together:
 
+- agreement: rank by the agreement with the dense network on training images, and take that front: no label
+  of val takes part (`evaluators.disagreement`); agreed front: only take the front by it;
 - loss: rank by the mean per-case loss (log-loss, soft Dice) instead of the metric;
 - shrink: take the front of shrunken estimates (`spaces.estimates`) instead of the observed one;
 - larger_val: a third of train + val is held out instead of the original val;
@@ -17,7 +19,7 @@ on the test split. `test` is the hypervolume of the front as it was chosen, each
 budgets from its own FLOPs to the next one's (what a user would get); `test_best` lets the better of the
 chosen networks stand in, as hypervolumes do. Both above the dense network's test metric - 0.10.
 
-Results are added to generalisation.json, a data set and seed at a time; those that are there are skipped.
+Results are added to generalisation.json, a data set and seed at a time; settings that are there are skipped.
 """
 
 import argparse
@@ -45,6 +47,7 @@ from evaluators.rungs.joint import shared_weights
 from evaluators.tasks.factory import make_task
 from evaluators.workload import Workload
 from search.config import parse_config
+from search.controllers.base import Yardstick
 from search.controllers.registry import make_controller
 from search.describe import versions
 from search.monitor import Monitor
@@ -54,13 +57,14 @@ from search.start import common_first
 from spaces.estimates import shrunken_estimates
 from spaces.fronts import MARGIN, OCTAVES, front_hypervolume, non_dominated
 from spaces.messages import Genome, Outcome, Record, Trial
-from spaces.objectives import FLOPS, Objective
+from spaces.objectives import FLOPS, Objective, per_case_of, ranked_by
 from spaces.space import ChannelSpace
 
 RESULTS = Path(__file__).with_suffix(".json")
-CONTROLLERS = ("ladder", "random", "nsga2", "optuna:tpe")
+CONTROLLERS = ("ladder", "random", "nsga2", "optuna:tpe", "structured")
 STEPS = {"adrenalmnist3d": 2, "dsb2018_nuclei": 2}  # every second pixel: what an evaluation costs
 FOLDS = 3
+LOOKED_AT = ("metric", "loss", "disagreement")
 MOST_TEST = 300  # of stratified test cases: what an evaluation costs
 LAG = 8
 
@@ -112,22 +116,24 @@ class Setting:
     """How a search looks at candidates and chooses its front."""
 
     value: str = "metric"
-    shrink: bool = False
+    front: str = "observed"  # by `value`; "shrunk": by the estimates' lower ends; "agreed": by agreement
     source: str = "val"  # "val": the original split; "folds": thirds of train + val
     schedule: str = "once"  # or "cross_fit", "replicates"
 
 
 SETTINGS = {
     "naive": Setting(),
+    "agreement": Setting(value="agreement"),
+    "agreed front": Setting(front="agreed"),
     "loss": Setting(value="loss"),
-    "shrink": Setting(shrink=True),
+    "shrink": Setting(front="shrunk"),
     "larger_val": Setting(source="folds"),
     "cross_fit": Setting(source="folds", schedule="cross_fit"),
     "replicates": Setting(schedule="replicates"),
-    "loss+shrink": Setting(value="loss", shrink=True),
-    "larger_val+loss+shrink": Setting(value="loss", shrink=True, source="folds"),
-    "cross_fit+shrink": Setting(shrink=True, source="folds", schedule="cross_fit"),
-    "together": Setting(value="loss", shrink=True, source="folds", schedule="cross_fit"),
+    "loss+shrink": Setting(value="loss", front="shrunk"),
+    "larger_val+loss+shrink": Setting(value="loss", front="shrunk", source="folds"),
+    "cross_fit+shrink": Setting(front="shrunk", source="folds", schedule="cross_fit"),
+    "together": Setting(value="loss", front="shrunk", source="folds", schedule="cross_fit"),
 }
 
 
@@ -166,7 +172,8 @@ class Bank:
             return self.fold(trial.genome, trial.replicate, trial.fold)
         found = self.base(trial.genome, trial.replicate)
         scores, loss = found["score"][: self._n_val], found["loss"][: self._n_val]
-        return {"metric": self._metric.shares(scores, self.splits.val.targets), "loss": loss}
+        shares = self._metric.shares(scores, self.splits.val.targets)
+        return {"metric": shares, "loss": loss, "disagreement": found["disagreement"]}
 
     def _evaluate_base(self, genome: Genome, replicate: int) -> dict[str, np.ndarray]:
         return self._checked(self._base.evaluate(Trial(0, genome, "shared", replicate)))
@@ -218,8 +225,10 @@ def folds_of(splits: Splits, n: int, seed: int) -> list[Splits]:
 def search(bank: Bank, controller: str, setting: Setting, seed: int, trials: int) -> list[Record]:
     """The records of one search, asked and told on the usual lag."""
     space, metric = bank.space, bank.task.metric
-    value = metric if setting.value == "metric" else Objective("loss", maximize=False)
-    proposer = make_controller(controller, space, (FLOPS, value), seed, common_first(space))
+    value = ranked_by(setting.value, metric)
+    yardstick = Yardstick(bank.task.chance if setting.value == "metric" else None)
+    first = common_first(space)
+    proposer = make_controller(controller, space, (FLOPS, value), seed, first, yardstick=yardstick)
     schedule: Schedule
     if setting.schedule == "once":
         schedule = SingleRung(proposer, space.dense, "shared", dense_replicates=1)
@@ -239,7 +248,7 @@ def search(bank: Bank, controller: str, setting: Setting, seed: int, trials: int
         if trial is None:
             break
         cases = bank.look(trial, setting.source)
-        values = {metric.name: float(cases["metric"].mean()), "loss": float(cases["loss"].mean())}
+        values = {metric.name if name == "metric" else name: float(cases[name].mean()) for name in LOOKED_AT}
         outcome = Outcome(number, "complete", values, cases)
         records.append(Record(trial, outcome, space.cost(trial.genome).row(0)))
         untold.append(records[-1])
@@ -248,8 +257,10 @@ def search(bank: Bank, controller: str, setting: Setting, seed: int, trials: int
 
 def chosen(records: list[Record], space: ChannelSpace, setting: Setting) -> dict[Genome, float]:
     """The front that a search reports: genomes with their estimated metric difference to dense."""
-    key = setting.value
-    sign = 1.0 if key == "metric" else -1.0
+    by = "agreement" if setting.front == "agreed" else setting.value
+    objective = ranked_by(by, Objective("metric", maximize=True))
+    key = per_case_of(objective)
+    sign = 1.0 if objective.maximize else -1.0
     looks: dict[tuple[int, int], dict[Genome, Mapping[str, np.ndarray]]] = {}
     for record in records:
         look = (record.trial.replicate, record.trial.fold)
@@ -271,7 +282,7 @@ def chosen(records: list[Record], space: ChannelSpace, setting: Setting) -> dict
             columns.append(mean)
     differences = sign * np.concatenate(by_fold[key], axis=1)
     octaves = np.log2(space.cost(genomes).flops / space.cost(space.dense).flops[0])
-    if setting.shrink:
+    if setting.front == "shrunk":
         kept = np.array(genomes) / np.array(space.dense)
         value = shrunken_estimates(differences, octaves, kept).cautious
     else:
@@ -307,15 +318,17 @@ def judge(bank: Bank, records: list[Record], setting: Setting) -> dict[str, floa
     }
 
 
-def one(name: str, seed: int, trials: int, artifacts: Path) -> dict[str, Any]:
-    """All controllers and settings on one data set with one seed."""
+def one(
+    name: str, seed: int, trials: int, artifacts: Path, labels: list[str], controllers: list[str]
+) -> dict[str, Any]:
+    """These controllers and settings on one data set with one seed."""
     began = time.perf_counter()
     bank = Bank(name, seed, artifacts)
     prepared_s = time.perf_counter() - began
     rows: dict[str, dict[str, Any]] = {}
-    for label, setting in SETTINGS.items():
-        rows[label] = {}
-        for controller in CONTROLLERS:
+    for label in labels:
+        setting, rows[label] = SETTINGS[label], {}
+        for controller in controllers:
             records = search(bank, controller, setting, seed, trials)
             rows[label][controller] = judge(bank, records, setting)
     sizes = {"train": len(bank.splits.train), "val": bank._n_val, "test": len(bank._test_targets)}
@@ -344,13 +357,19 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             by_data: dict[str, list[float]] = {}
             for run in runs:
                 volumes = run["hypervolumes"]
+                if controller not in volumes.get(label, {}):
+                    continue
                 gain = volumes[label][controller]["test"] - volumes["naive"]["ladder"]["test"]
                 by_data.setdefault(run["data"], []).append(gain)
+            if not by_data:
+                continue
             means = {name: float(np.mean(gains)) for name, gains in by_data.items()}
             values = np.array(list(means.values()))
             result.setdefault(label, {})[controller] = {
                 "mean": round(float(values.mean()), 4),
                 "se": round(float(values.std(ddof=1) / np.sqrt(len(values))), 4) if len(values) > 1 else None,
+                "worst_seed": round(min(min(gains) for gains in by_data.values()), 4),
+                "seeds": {name: len(gains) for name, gains in by_data.items()},
                 "by_data": {name: round(value, 4) for name, value in means.items()},
             }
     return result
@@ -362,6 +381,8 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--controllers", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS))
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()) / "generalisation")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -371,9 +392,14 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.data:
             known = json.loads(out.read_text())["runs"] if out.exists() else []
-            if any((run["data"], run["seed"]) == (name, seed) for run in known):
+            done = [
+                set(r["hypervolumes"]) - {"naive"} for r in known if (r["data"], r["seed"]) == (name, seed)
+            ]
+            labels = [s for s in options.settings if s not in set().union(*done)]
+            if not set(labels) - {"naive"}:
                 continue
-            run = one(name, seed, options.trials, options.artifacts)
+            labels = ["naive", *(label for label in labels if label != "naive")]
+            run = one(name, seed, options.trials, options.artifacts, labels, options.controllers)
             runs = sorted([*known, run], key=lambda run: (run["data"], run["seed"]))
             result = {
                 "date": datetime.now(UTC).date().isoformat(),

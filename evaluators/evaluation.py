@@ -10,6 +10,7 @@ from torch import nn
 
 from evaluators.data.tensors import PackedImages, Tensors, as_tensor
 from evaluators.data.volumes import Volumes
+from evaluators.disagreement import LOOKS, Disagreement
 from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
 from evaluators.precision import resolve_device
@@ -54,6 +55,8 @@ class NetworkEvaluator:
             subset=normalisation.apply(splits.train.limit(limit), device) if limit else train,
         )
         check_network(self.bench.dense, self._val, self.task)
+        looks = normalisation.apply(splits.train.limit(LOOKS), device)
+        self._disagreement = Disagreement(self.bench.dense, self.task, looks) if self.task.trains else None
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Evaluate one candidate; a failure is an outcome."""
@@ -96,6 +99,9 @@ class NetworkEvaluator:
         rung.adapt(network, self.bench, seed)
         clock.append(time.perf_counter())
         values, per_case = self.measured(network, trial.rung, seed)
+        if self._disagreement is not None:
+            per_case["disagreement"] = self._disagreement.of(network)
+            values["disagreement"] = float(per_case["disagreement"].mean(dtype=np.float64))
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")
         return values, per_case, {name: clock[i + 1] - clock[i] for i, name in enumerate(phases)}

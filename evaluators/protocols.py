@@ -109,7 +109,7 @@ class Task(Protocol):
     Attributes:
         kind: "classification", "multilabel", "segmentation", "regression", "embedding" or "custom".
         signature: What decides the training loss, besides the data.
-        trains: Whether there is a loss to train by; the user's own evaluator has none.
+        trains: Whether there is a loss to train by and outputs to compare; the user's own evaluator has none.
         metric: What is maximised.
         chance: The metric of a network that has learnt nothing, on the validation cases.
         classes: Names of the classes by index, or of the regions.
@@ -134,6 +134,10 @@ class Task(Protocol):
 
     def imitation(self, outputs: Any, told: "torch.Tensor") -> "torch.Tensor":
         """How far outputs are from another network's `main_output`, a scalar."""
+        ...
+
+    def disagreement(self, outputs: Any, told: "torch.Tensor") -> "torch.Tensor":
+        """Per case, how far outputs are from another network's `main_output`: (n,), 0 where they agree."""
         ...
 
     def strata(self, targets: "torch.Tensor") -> "torch.Tensor":

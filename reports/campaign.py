@@ -100,13 +100,16 @@ def campaign_report(
     provenance: Mapping[str, str],
     patients: np.ndarray | None = None,
     rung: str = "finetune",
+    value: str = "metric",
 ) -> CampaignReport:
     """A campaign's report from its records and a few words about it; see `CampaignReport`.
 
     Raises:
         InputError: Dense has not been measured.
     """
-    trials = trials_frame(records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung)
+    trials = trials_frame(
+        records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung, value=value
+    )
     return CampaignReport(
         id=id,
         name=name,

@@ -24,6 +24,7 @@ def trials_frame(
     ladder: Collection[Genome] = (),
     patients: np.ndarray | None = None,
     rung: str = "finetune",
+    value: str = "metric",
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row a network, in the order of their first trials; failed trials are left out.
@@ -36,12 +37,15 @@ def trials_frame(
       training (0 for dense itself, NaN where there are fewer than two patients); low, high: the ends of
       the difference's 95 % interval; loss;
     - replicates; kind: "dense", "ladder" or "search";
-    - estimate: of the difference to dense, shrunken (see `spaces.estimates`); advised: on the front of these
-      estimates' lower ends, what a user should take: it flatters less than the observed front;
+    - estimate: of the difference to dense, shrunken (see `spaces.estimates`);
+    - disagreement: with the dense network on training images; NaN where it was not measured;
+    - advised: what a user should take, which flatters less than the observed front: on the front of agreement
+      where the search ranks by it, else on the front of the estimates' lower ends;
     - front: on the observed front (FLOPs, metric); plausible: may be on the true one, see
       `spaces.intervals.plausible_front`.
 
-    `frame.attrs["replicate_sd"]` is the spread between repeats of one network (NaN: nothing was repeated).
+    `frame.attrs["advised_by"]` is "agreement" or "estimate"; `frame.attrs["replicate_sd"]` is the spread
+    between repeats of one network (NaN: nothing was repeated).
 
     Args:
         records: Of one campaign, in any order.
@@ -50,6 +54,7 @@ def trials_frame(
         ladder: Genomes of the uniformly pruned networks.
         patients: Anonymous patient index of each validation case. Default: each case is a patient.
         rung: The fidelity to show; records of others are left out.
+        value: What the search ranks by, as `search.value`.
         seed: Of the resampling behind `plausible`.
 
     Raises:
@@ -95,7 +100,9 @@ def trials_frame(
     frame.attrs["cases"] = shares.shape[1]
     estimates = _estimates(frame, shares - shares[at_dense], patients, spread / repeats)
     frame["estimate"] = estimates.mean
-    frame["advised"] = non_dominated(np.column_stack([frame["flops"], -estimates.cautious]))
+    frame.attrs["advised_by"] = "agreement" if value == "agreement" else "estimate"
+    lost = frame["disagreement"] if value == "agreement" else -estimates.cautious
+    frame["advised"] = non_dominated(np.column_stack([frame["flops"], lost]))
     return frame
 
 
@@ -292,6 +299,7 @@ def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Geno
         **{cost: first.value(cost) for cost in COSTS},
         "metric": _mean_over_cases(runs, metric),
         "loss": _mean_over_cases(runs, "loss"),
+        "disagreement": float(np.mean([record.value("disagreement") for record in runs])),
         "replicates": len(runs) // len({record.trial.fold for record in runs}),
         "kind": kind,
     }

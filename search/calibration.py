@@ -18,7 +18,7 @@ from spaces.agreement import Agreement, agreement, smallest_shown
 from spaces.errors import RunError
 from spaces.fronts import front_hypervolume, non_dominated
 from spaces.messages import Genome, Record, Trial
-from spaces.objectives import Objective
+from spaces.objectives import Objective, ranked_by
 from spaces.space import ChannelSpace
 
 STAGE = "calibrate"
@@ -37,7 +37,7 @@ class RungCalibration:
 
     Attributes:
         rung: Its name.
-        value: What it ranks by: "metric" or "loss".
+        value: What it ranks by, as `search.value`.
         overall: Agreement with `full` over all networks.
         within: Agreement among networks whose FLOPs are within an octave: what a search needs.
         seconds: Median time of an evaluation.
@@ -155,7 +155,7 @@ def compare_rungs(
     judge = (first + second) / 2
     found = []
     for rung in table.rungs:
-        for value in ("metric", "loss"):
+        for value in table.values:
             ranked = table.value(rung, value)
             found.append(
                 RungCalibration(
@@ -185,7 +185,7 @@ def recommended(found: Sequence[RungCalibration]) -> tuple[str, str]:
     """The cheapest rung as good as the best, and its better value.
 
     The score of a rung is the mean of both taus; one whose agreement is not shown to be above 0 is no
-    candidate. The metric is ranked by unless the loss agrees better by more than `AS_GOOD` / 2.
+    candidate. The metric is ranked by unless another value agrees better by more than `AS_GOOD` / 2.
     """
     scores = {(c.rung, c.value): float(np.nanmean([c.overall.tau, c.within.tau])) for c in found}
     good = [c for c in found if c.overall.low > 0]
@@ -194,8 +194,9 @@ def recommended(found: Sequence[RungCalibration]) -> tuple[str, str]:
     best = max(scores[c.rung, c.value] for c in good)
     fit = [c for c in good if scores[c.rung, c.value] >= best - AS_GOOD]
     cheapest = min(fit, key=lambda c: c.seconds).rung
-    by_loss = scores[cheapest, "loss"] > scores[cheapest, "metric"] + AS_GOOD / 2
-    return cheapest, "loss" if by_loss else "metric"
+    values = {c.value: scores[c.rung, c.value] for c in found if c.rung == cheapest}
+    other = max(values, key=lambda value: values[value])
+    return cheapest, other if values[other] > values["metric"] + AS_GOOD / 2 else "metric"
 
 
 class _Table:
@@ -217,13 +218,19 @@ class _Table:
         self.rungs = [rung for rung, replicate in self._records if rung != FULL and replicate == 0]
 
     @property
+    def values(self) -> list[str]:
+        """What networks can be ranked by: the user's own evaluator knows no agreement."""
+        measured = self._records[FULL, 0][self.genomes[0]].outcome.values
+        return [v for v in ("metric", "loss", "agreement") if ranked_by(v, self._metric).name in measured]
+
+    @property
     def full(self) -> tuple[np.ndarray, np.ndarray]:
         """The metric of both repeats."""
         return self.value(FULL, "metric", 0), self.value(FULL, "metric", 1)
 
     def value(self, rung: str, value: str, replicate: int = 0) -> np.ndarray:
         """Larger is better: (networks,)."""
-        objective = self._metric if value == "metric" else Objective("loss")
+        objective = ranked_by(value, self._metric)
         seen = self._records[rung, replicate]
         return -objective.loss(np.array([seen[genome].value(objective.name) for genome in self.genomes]))
 

@@ -23,6 +23,9 @@ from spaces.granularity import Granularity
 Rung: TypeAlias = Literal["recalibrate", "shared", "finetune", "full"]
 
 
+Value: TypeAlias = Literal["metric", "loss", "agreement"]
+
+
 class PruningSettings(Settings):
     """What may be pruned and which channels go first."""
 
@@ -45,8 +48,10 @@ class SearchSettings(Settings):
 
     controller: str = Field("nsga2", description="ladder, random, local, nsga2, structured or optuna:SAMPLER")
     seed: int = Field(0, ge=0, lt=2**63)
-    value: Literal["metric", "loss"] = Field(
-        "metric", description="what candidates are ranked by: the metric, or the mean loss per case"
+    value: Value = Field(
+        "metric",
+        description="what candidates are ranked by: the metric, the mean loss per case, or the agreement "
+        "with the dense network on training images",
     )
     repeats: float = Field(
         0.0, ge=0, le=0.9, description="share of trials that measure what may be on the front again"
@@ -130,6 +135,11 @@ class CampaignConfig(Settings):
         if places and (self.data.folds > 1 or self.search.repeats):
             raise ValueError(
                 "search.rungs needs data.folds = 1 and search.repeats = 0: halving spends its budget on rungs"
+            )
+        if self.search.value == "agreement" and self.task.evaluator is not None:
+            raise ValueError(
+                "search.value = 'agreement' compares outputs, which only task.evaluator understands; take "
+                "'metric' or 'loss'"
             )
         if self.budget.unit is not None and not places:
             raise ValueError("budget.unit needs search.rungs: with one rung every trial counts one")

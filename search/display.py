@@ -78,6 +78,12 @@ def print_campaign(row: CampaignRow) -> None:
     _print(grid)
 
 
+_ADVISED_BY = {
+    "agreement": "by agreement with the dense network on training images: these cases took no part",
+    "estimate": "by the shrunken difference: what is left of it once its noise is taken out",
+}
+
+
 def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     """The advised and observed fronts and dense, cheapest first, with paired intervals.
 
@@ -114,7 +120,7 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     _print(table)
     advised = report.trials["advised"] & report.trials["kind"].ne("dense")
     mark = "* advised" if advised.any() else "advised: dense"
-    print(f"\n{mark}, by the shrunken difference: what is left of it once its noise is taken out")
+    print(f"\n{mark}, {_ADVISED_BY[report.trials.attrs['advised_by']]}")
     smallest = smallest_difference(report.trials["se"].to_numpy())
     if smallest == smallest:
         print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")

@@ -8,7 +8,7 @@ from evaluators.rungs.prices import joint_price, prices
 from search.calibration import CHANCE, FULL, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
-from search.controllers.base import Controller, Yardstick
+from search.controllers.base import Controller
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.halving import Halving
@@ -175,7 +175,7 @@ def _run(
         config.search.seed,
         common_first(space),
         config.search.options,
-        yardstick=_yardstick(problem),
+        yardstick=problem.yardstick,
     )
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
     schedule, most = _schedule(controller, problem)
@@ -195,12 +195,6 @@ def _run(
     except KeyboardInterrupt:
         monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
         raise
-
-
-def _yardstick(problem: Problem) -> Yardstick:
-    """Of the rung whose records the controller is told: the first."""
-    rung = (*problem.config.search.rungs, problem.config.proxy.rung)[0]
-    return Yardstick(problem.chance_at(rung), problem.workload.measured_at(rung).groups)
 
 
 def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:

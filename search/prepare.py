@@ -25,11 +25,12 @@ from evaluators.training import batches, check_network, measure
 from evaluators.whole import n_windows
 from evaluators.workload import Workload
 from search.config import CampaignConfig, PruningSettings
+from search.controllers.base import Yardstick
 from search.controllers.registry import check_controller, make_controller
 from search.monitor import Monitor
 from spaces.criteria import CRITERIA
 from spaces.errors import ConfigError, DataError, did_you_mean
-from spaces.objectives import FLOPS, Objective
+from spaces.objectives import FLOPS, Objective, ranked_by
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.tracing import trace
@@ -90,9 +91,16 @@ class Problem:
         return FLOPS, self.value
 
     @property
+    def yardstick(self) -> Yardstick:
+        """What the measured figure that candidates are ranked by means."""
+        by, rung = self.config.search.value, (*self.config.search.rungs, self.config.proxy.rung)[0]
+        patients = None if by == "agreement" or self.folds else self.workload.measured_at(rung).groups
+        return Yardstick(self.chance_at(rung) if by == "metric" else None, patients)
+
+    @property
     def value(self) -> Objective:
         """What candidates are ranked by: `search.value`."""
-        return self.task.metric if self.config.search.value == "metric" else Objective("loss")
+        return ranked_by(self.config.search.value, self.task.metric)
 
 
 def check_names(config: CampaignConfig) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from search.controllers.base import Controller
 from spaces.intervals import paired_difference
 from spaces.messages import Genome, Record, Trial
-from spaces.objectives import Objective
+from spaces.objectives import Objective, per_case_of
 
 DENSE_REPLICATES = 3
 STILL_DENSE = 0.02
@@ -84,7 +84,7 @@ class Racing:
     Args:
         controller: Who proposes.
         dense: The dense genome.
-        value: What is ranked by, as the controller's objective has it; per case under "metric" or "loss".
+        value: What is ranked by, as the controller's objective has it; per case under `per_case_of`.
         rung: Where everything is evaluated.
         folds: Parts of the data that are held out in turn (cross-fitting); 1: train and val as they are.
         share: Of the trials after dense's, how many may be further looks.
@@ -140,7 +140,7 @@ class Racing:
         if not record.complete:
             self._controller.tell(record)
             return
-        cases = np.asarray(record.outcome.per_case[self._per_case], dtype=float)
+        cases = np.asarray(record.outcome.per_case[per_case_of(self._value)], dtype=float)
         if record.trial.genome == self._dense:
             self._dense_cases[look] = cases
             self._dense_metric[look] = float(np.mean(record.outcome.per_case["metric"]))
@@ -173,10 +173,6 @@ class Racing:
             self._lowest = self._below.popleft()
             if self._lowest not in self._asked:
                 self._waiting.append((self._lowest, self._looks[0]))
-
-    @property
-    def _per_case(self) -> str:
-        return "loss" if self._value.name == "loss" else "metric"
 
     def _trial(self, number: int, genome: Genome, look: tuple[int, int]) -> Trial:
         self._asked[genome] = self._asked.get(genome, 0) + 1

@@ -51,6 +51,7 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         groups=pd.DataFrame(about["groups"])[["name", "channels", "units", "flops_share"]],
         provenance=_provenance(row),
         patients=None if patients is None else np.array(patients),
+        value=row.config["search"].get("value", "metric"),
         rung=(row.config["search"].get("rungs") or [row.config["proxy"]["rung"]])[-1],
     )
 

@@ -42,13 +42,15 @@ class Outcome:
         status: "complete"; "failed": the network's own fault; "lost": the machine's (its worker died, its
             deadline or its memory ran out), which says nothing about the network. Without "complete" there
             is an `error` and there are no values.
-        values: Measured figures by name: the metric, further metrics, "loss", and "measure/class".
+        values: Measured figures by name: the metric, further metrics, "loss", "disagreement",
+            and "measure/class".
         per_case: Arrays whose first axis is the validation cases in split order, float32. Always "loss"
             (n,) and "metric" (n,), each case's share in the metric (their mean *is* the metric, and the
             standard error of a paired difference follows from their difference); "score" (n, k) holds the
             probabilities of the classes, Dice per class, or the predicted number; "classes" (n, k), where the
             scores are not it already, each case's share in each class's measure (recall, or a label's AUC).
-            Cases are known by index, never by patient.
+            Cases are known by index, never by patient. Besides them "disagreement" (m,): how far the outputs
+            are from the dense network's, on m training images.
         timings: Seconds by phase; "wall_s" is the whole evaluation.
         error: One line, unless complete.
     """

@@ -27,6 +27,23 @@ PARAMS = Objective("params", unit="parameters")
 ACTIVATION_BYTES = Objective("activation_bytes", unit="bytes")
 
 
+LOSS = Objective("loss")
+DISAGREEMENT = Objective("disagreement")
+
+
+def ranked_by(value: str, metric: Objective) -> Objective:
+    """The objective that `search.value` names: "metric", "loss" or "agreement".
+
+    The first is of the validation images, the second, too, with less noise; the third has no labels in it.
+    """
+    return {"metric": metric, "loss": LOSS, "agreement": DISAGREEMENT}[value]
+
+
+def per_case_of(objective: Objective) -> str:
+    """Under which name `Outcome.per_case` has what this measured figure is the mean of."""
+    return objective.name if objective in (LOSS, DISAGREEMENT) else "metric"
+
+
 def losses(records: Iterable[Record], objectives: Sequence[Objective]) -> np.ndarray:
     """One row a record, one column an objective, lower is better: (n, m); failed trials hold NaN."""
     rows = [[record.value(objective.name) for objective in objectives] for record in records]

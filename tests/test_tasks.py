@@ -319,12 +319,16 @@ def test_all_supervision_heads_are_trained_and_the_finest_predicts(regions: dict
 
 
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "segmentation", "regression", "embedding"])
-def test_imitation_is_least_when_the_same_is_said(kind: str) -> None:
+def test_imitation_and_disagreement_are_least_when_the_same_is_said(kind: str) -> None:
     known = {"multilabel": LABELS, "regression": NUMBERS, "segmentation": MASKS}
     task = task_of(kind, known.get(kind, np.arange(12) % 3), () if kind == "regression" else CLASSES)
     shape = {"segmentation": (12, 3, 6, 5), "regression": (12, 1)}.get(kind, (12, 3))
     told, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     assert task.imitation(told, told) < task.imitation(told + 0.5 * noise, told)
+    apart = [task.disagreement(told + size * noise, told) for size in (0.0, 0.3, 1.0)]
+    assert all(each.shape == (12,) for each in apart)
+    assert apart[0].numpy() == pytest.approx(0, abs=1e-5)
+    assert 0 < apart[1].mean() < apart[2].mean()
 
 
 class _Data:

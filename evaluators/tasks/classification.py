@@ -36,6 +36,11 @@ class Classification(JudgedTask):
         """Cross-entropy to another network's probabilities."""
         return soft_cross_entropy(main_output(outputs), told)
 
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """Half the squared distance of the probabilities: at most 1."""
+        p, q = (torch.softmax(two_sided(found.float()), dim=1) for found in (main_output(outputs), told))
+        return (p - q).square().sum(dim=1) / 2
+
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Of a batch, per case: the log-loss (n,) and the probabilities of the classes (n, classes)."""
         logits = main_output(outputs).float()

@@ -63,6 +63,10 @@ class Custom:
         """There is none; see `loss`."""
         return self.loss(outputs, told)
 
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """Nobody but the evaluator knows what outputs mean; see `loss`."""
+        return self.loss(outputs, told)
+
     def strata(self, targets: torch.Tensor) -> torch.Tensor:
         """Nothing is sampled; see `loss`."""
         return self.loss(None, targets)

@@ -59,7 +59,11 @@ class Embedding(Classification):
 
     def imitation(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
         """One minus the mean cosine to another network's embeddings."""
-        return 1 - F.cosine_similarity(_pooled(outputs), _pooled(told), dim=1).mean()
+        return self.disagreement(outputs, told).mean()
+
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """One minus the cosine to another network's embedding: at most 2."""
+        return 1 - F.cosine_similarity(_pooled(outputs), _pooled(told), dim=1)
 
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Not from outputs alone: the probe needs the training images."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from evaluators.data.tensors import PackedImages
 from evaluators.metrics import Metric, metrics_of
 from evaluators.protocols import Images
 from spaces.errors import NetworkError, RunError
@@ -18,9 +19,14 @@ LARGEST_VALUES = 2**20
 """Most input values of a batch when measuring: bounds the memory for large images."""
 
 
+def batch_size(images: torch.Tensor | PackedImages) -> int:
+    """How many of these images a network is shown at once when it is only measured."""
+    return max(1, min(LARGEST_BATCH, LARGEST_VALUES // images[0].numel()))
+
+
 def run_in_batches(network: nn.Module, data: Images) -> Iterator[tuple[Any, torch.Tensor]]:
     """Outputs and targets batch by batch, without gradients."""
-    size = max(1, min(LARGEST_BATCH, LARGEST_VALUES // data.images[0].numel()))
+    size = batch_size(data.images)
     with torch.inference_mode():
         for images, targets in zip(data.images.split(size), data.targets.split(size), strict=True):
             yield network(images), targets

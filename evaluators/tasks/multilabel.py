@@ -35,6 +35,11 @@ class MultiLabel(JudgedTask):
         """Binary cross-entropy to another network's probabilities."""
         return F.binary_cross_entropy_with_logits(main_output(outputs).float(), torch.sigmoid(told.float()))
 
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """Mean over labels of the squared difference of the probabilities: at most 1."""
+        p, q = torch.sigmoid(main_output(outputs).float()), torch.sigmoid(told.float())
+        return (p - q).square().mean(dim=1)
+
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Of a batch, per case: the mean log-loss (n,) and the labels' probabilities (n, labels)."""
         logits = main_output(outputs).float()

@@ -55,6 +55,11 @@ class Regression(JudgedTask):
         difference = self._scale * (main_output(outputs).float() - told.float()) / self._spread
         return difference.square().mean()
 
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """Squared difference of the predictions, in variances of the training targets."""
+        difference = self._predicted(main_output(outputs)) - self._predicted(told)
+        return (difference / self._spread).square()
+
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Of a batch, per case: the squared error in variances (n,) and the prediction (n, 1)."""
         found = main_output(outputs)

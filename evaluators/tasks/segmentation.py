@@ -77,6 +77,11 @@ class Segmentation(JudgedTask):
             return F.binary_cross_entropy_with_logits(finest.float(), torch.sigmoid(told.float()))
         return soft_cross_entropy(finest, told)
 
+    def disagreement(self, outputs: Any, told: torch.Tensor) -> torch.Tensor:
+        """1 - soft Dice between the probabilities of both, mean over foreground classes or regions."""
+        p, q = (self._foreground(found.float()) for found in (main_output(outputs, self._dims + 2), told))
+        return _dice_loss(p, q, squared=True)
+
     def judge(self, outputs: Any, targets: torch.Tensor) -> dict[str, np.ndarray]:
         """Of a batch, per case: the soft Dice loss (n,) and Dice per foreground class or region (n, k)."""
         logits = main_output(outputs, self._dims + 2).float()
@@ -107,6 +112,10 @@ class Segmentation(JudgedTask):
     def _class_names(self) -> tuple[str, ...]:
         return self.classes if self._regions else self.classes[1:]
 
+    def _foreground(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the foreground classes or regions: (n, k, *spatial)."""
+        return torch.sigmoid(logits) if self._regions else torch.softmax(two_sided(logits), dim=1)[:, 1:]
+
     def _head_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if logits.shape[2:] != targets.shape[1:]:  # a coarser head sees a coarser truth
             size = tuple(logits.shape[2:])
@@ -128,9 +137,12 @@ class Segmentation(JudgedTask):
         return torch.stack(masks, dim=1)
 
 
-def _dice_loss(p: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """1 - soft Dice per case, mean over foreground classes: two (n, k, *spatial) -> (n,)."""
+def _dice_loss(p: torch.Tensor, truth: torch.Tensor, *, squared: bool = False) -> torch.Tensor:
+    """1 - soft Dice per case, mean over foreground classes: two (n, k, *spatial) -> (n,).
+
+    With squares in the denominator (Milletari et al. 2016) it is 0 between equal probabilities, too.
+    """
     axes = tuple(range(2, p.ndim))
     both = (p * truth).sum(axes)
-    total = p.sum(axes) + truth.sum(axes)
+    total = (p.square() + truth.square() if squared else p + truth).sum(axes)
     return 1 - ((2 * both + SMOOTHING) / (total + SMOOTHING)).mean(dim=1)

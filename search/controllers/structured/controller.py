@@ -15,7 +15,7 @@ from search.controllers.structured.terms import Terms
 from spaces.errors import ConfigError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Record
-from spaces.objectives import Objective
+from spaces.objectives import Objective, per_case_of
 from spaces.space import ChannelSpace
 
 _COSTS = ("flops", "params", "activation_bytes")
@@ -85,8 +85,7 @@ class StructuredController(SequentialController):
         super()._note(record)
         losses = self._losses(record)
         if record.complete and np.isfinite(losses).all():
-            name = self.objectives[self._measured_at].name
-            cases = record.outcome.per_case.get("loss" if name == "loss" else "metric")
+            cases = record.outcome.per_case.get(per_case_of(self.objectives[self._measured_at]))
             shares = None if cases is None else np.asarray(cases, dtype=float)
             self._ledger.add(record.trial.genome, -float(losses[self._measured_at]), shares)
 

@@ -1,0 +1,66 @@
+"""How far a pruned network's outputs are from the dense one's: 0 where equal, free of labels, rankable by."""
+
+from dataclasses import replace
+
+import pytest
+
+from evaluators.disagreement import Disagreement
+from evaluators.tasks.factory import make_task
+from search.config import parse_config
+from search.launch import launch
+from search.monitor import Monitor
+from search.prepare import prepare
+from search.store.archive import Store
+from search.summary import campaign_summary
+from spaces.errors import ConfigError
+from spaces.fronts import non_dominated
+from spaces.messages import Trial
+from spaces.objectives import DISAGREEMENT
+from tests.test_calibration import CAMPAIGN
+from tests.test_workload import make_workload, outcomes_of
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_validation_images_and_labels_take_no_part(kind: str) -> None:
+    workload = make_workload(kind, rung="recalibrate")
+    others = replace(workload.splits, val=workload.splits.val.take(range(8)))
+    trial = Trial(0, workload.space.uniform(0.5), "recalibrate")
+    one, other = (outcomes_of(each, [trial])[0] for each in (workload, replace(workload, splits=others)))
+    assert one.per_case["disagreement"].shape == (48,)
+    assert one.values["disagreement"] == pytest.approx(one.per_case["disagreement"].mean(), abs=1e-6)
+    assert one.values["disagreement"] == pytest.approx(other.values["disagreement"], rel=0.2)  # other seeds
+    assert one.values["loss"] != other.values["loss"]
+
+
+def test_the_dense_network_agrees_with_itself() -> None:
+    workload = make_workload()
+    dense = workload.dense_network()
+    images = workload.splits.normalisation.apply(workload.splits.train.limit(20))
+    task = make_task(workload.task, workload.splits)
+    assert Disagreement(dense, task, images).of(dense) == pytest.approx(0, abs=1e-6)
+
+
+SETTINGS = CAMPAIGN | {
+    "name": "agreeing",
+    "proxy": {"rung": "recalibrate", "device": "cpu"},
+    "search": {"value": "agreement", "lag": 2},
+    "budget": {"trials": 16},
+}
+
+
+def test_a_search_ranks_and_advises_by_agreement(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    config, url = parse_config(SETTINGS), f"sqlite:///{tmp_path / 'store.db'}"
+    assert prepare(config, tmp_path, Monitor()).objectives[1] == DISAGREEMENT
+    campaign_id = launch(config, url, Monitor())
+    with Store(url) as store:
+        frame = campaign_summary(store, campaign_id).trials
+    assert frame["disagreement"].notna().all()
+    front = non_dominated(frame[["flops", "disagreement"]].to_numpy())
+    assert frame["advised"].to_list() == front.tolist()
+    assert frame.attrs["advised_by"] == "agreement"
+
+
+def test_an_evaluator_of_ones_own_knows_no_agreement() -> None:
+    task = {"evaluator": "tests.test_tasks:half_right", "chance": 0.0}
+    with pytest.raises(ConfigError, match=r"search\.value = 'agreement' compares outputs"):
+        parse_config(SETTINGS | {"task": task})
