@@ -200,8 +200,8 @@ class FineTune:
 class Watcher(Protocol):
     """Who is told how runs go."""
 
-    def progressed(self, run: Run, done: int, steps: int) -> None:
-        """A run has done so many of its steps."""
+    def progressed(self, run: Run, done: int, steps: int, note: str = "") -> None:
+        """A run has done so many of its steps; how it goes."""
         ...
 
     def ended(self, run: Run, error: str | None) -> None:

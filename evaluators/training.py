@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,15 @@ from evaluators.teacher import Teacher
 from spaces.errors import NetworkError, RunError
 
 Training: TypeAlias = RecipeSettings | ProxySettings
-Progress: TypeAlias = Callable[[int, int], None]
+
+
+class Progress(Protocol):
+    """Is told of every step."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        """So many of the steps are done; and how it goes."""
+        ...
+
 
 WARM_UP_SHARE = 0.1
 CHECK_EVERY = 20
@@ -106,6 +114,7 @@ class Tuning:
         self._share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
         self._dropout = _Generators(seed ^ 1, self._device)  # not the stream of the batches
         self._total = torch.zeros((), device=self._device)
+        self._seen, self._note = (0, 0.0), ""  # step and total at the last look at the loss
 
     def run(self, until: int | None = None, progress: Progress | None = None) -> None:
         """Train up to step `until`, by default to the end; the network is in eval mode then.
@@ -120,7 +129,7 @@ class Tuning:
             while self.step < until:
                 self._one(*next(batches))
                 if progress:
-                    progress(self.step, self.steps)
+                    progress(self.step, self.steps, self._note)
         _refuse_infinite(self.network, self._settings)
         self.network.eval()
 
@@ -143,6 +152,7 @@ class Tuning:
         self._stream.load(state["stream"])
         self._precision.load(state["precision"])
         self._dropout.states = list(state["dropout"])
+        self._seen = (self.step, 0.0)
 
     def _one(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         for group in self._optimiser.param_groups:
@@ -151,8 +161,14 @@ class Tuning:
         loss = partial(self._loss, images, targets)
         self._total += self._precision.step(self.network, self._optimiser, loss)
         self.step += 1
-        look = self.step % CHECK_EVERY == 0 or self.step == self.steps
-        if look and not math.isfinite(self._total.item()):
+        if self.step % CHECK_EVERY == 0 or self.step == self.steps:
+            self._look()
+
+    def _look(self) -> None:
+        """At the loss, which waits for the device."""
+        total, (step, before) = float(self._total.item()), self._seen
+        self._note, self._seen = f"loss {(total - before) / (self.step - step):.3f}", (self.step, total)
+        if not math.isfinite(total):
             raise RunError(
                 f"the training loss is not finite by step {self.step} of {self.steps} "
                 f"at learning rate {self._settings.learning_rate:g}; lower it, or set clip_norm"

@@ -10,6 +10,7 @@ from spaces.errors import InputError
 from spaces.estimates import Estimates, shrunken_estimates
 from spaces.fronts import front_hypervolume, hypervolume_history, non_dominated
 from spaces.intervals import paired_difference, plausible_front, replicate_sd
+from spaces.looks import Looks
 from spaces.messages import Genome, Record
 
 _MOST_SHRUNKEN = 1000
@@ -169,16 +170,15 @@ def history_frame(
 ) -> pd.DataFrame:
     """The observed front's hypervolume after each trial, by number: number, hypervolume (metric x octaves).
 
-    Failed trials leave it as it was; a repeated network counts with the mean so far. The window's metric
+    Failed trials leave it as it was; a repeated network counts with the mean so far, a cross-fitted one when
+    its last fold was measured. The window's metric
     axis is placed by the mean over all replicates of dense, as in `ladder_hypervolume`.
     """
-    of_rung = sorted(
-        (r for r in records if r.trial.rung == rung and r.trial.fold == 0),
-        key=lambda record: record.trial.number,
-    )
+    of_rung = sorted((r for r in records if r.trial.rung == rung), key=lambda record: record.trial.number)
+    looks = Looks(len({r.trial.fold for r in of_rung if r.trial.genome == dense}) or 1)
     index: dict[Genome, int] = {}
     network = np.array([index.setdefault(r.trial.genome, len(index)) for r in of_rung], dtype=int)
-    metrics = np.array([r.value(metric) if r.complete else np.nan for r in of_rung])
+    metrics = np.array([looks.add(r, metric) for r in of_rung])
     at_dense = network == index.get(dense, -1)
     flops = np.array([r.value("flops") for r in of_rung])
     volumes = hypervolume_history(

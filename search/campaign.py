@@ -48,6 +48,8 @@ class Campaign:
         lag: Records that may be missing when a trial is asked.
         budget: When to stop.
         retry_lost: Go back to the first trial that the machines lost, whatever was found since.
+        rung: Whose records make the front that is shown on the way; None: all.
+        folds: Held out in turn; a network is on that front when it was seen in all of them.
     """
 
     id: str
@@ -59,6 +61,8 @@ class Campaign:
     lag: int
     budget: Budget
     retry_lost: bool = False
+    rung: str | None = None
+    folds: int = 1
     _asked: dict[int, Trial] = field(default_factory=dict, init=False)  # under way
     _arrived: dict[int, Record] = field(default_factory=dict, init=False)  # not told yet
     _told: int = field(default=0, init=False)
@@ -84,7 +88,9 @@ class Campaign:
         self._fingerprint = self.store.campaign(self.id).fingerprint
         self._stored = self.store.stream(self.id)
         self._next_stored = next(self._stored, None)
-        self._progress = Progress(self.space, self.metric, self.chance, self.budget.trials)
+        self._progress = Progress(
+            self.space, self.metric, self.chance, self.budget.trials, self.rung, self.folds
+        )
         self.store.set_status(self.id, "running")
         try:
             with monitor.campaign(self.budget.trials) as show:

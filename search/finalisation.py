@@ -65,6 +65,8 @@ class Finalisation:
         self._points: dict[str, Point] = {}
         self._advance: Advance = lambda done, total, note="": None
         self._failures: list[str] = []
+        self._kept = 0
+        self._best: float | None = None  # of the pruned networks, on val
 
     @property
     def kept(self) -> list[FinalNetwork]:
@@ -109,10 +111,10 @@ class Finalisation:
         if self._failures:
             raise RunError(f"{'; '.join(self._failures)}. What could be finalised is kept")
 
-    def progressed(self, run: Run, done: int, steps: int) -> None:
+    def progressed(self, run: Run, done: int, steps: int, note: str = "") -> None:
         """See `Watcher.progressed`."""
         self._done[run.name] = done / steps * self._work(run)
-        self._show()
+        self._show(f"{run.name} step {done} of {steps}", note)
 
     def ended(self, run: Run, error: str | None) -> None:
         """See `Watcher.ended`: with its last run, a network is kept."""
@@ -123,14 +125,12 @@ class Finalisation:
             self._finish(run.network, rivals)
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, *words: str) -> None:
         """In hundredths of the work, counted by FLOPs."""
         share = sum(self._done.values()) / sum(map(self._work, self._runs))
-        kept = [network for network in self.kept if network.folder in self._points]
-        values = [network.val[network.metric] for network in kept if not network.dense]
-        words = [f"{len(kept)} of {len(self._points)} kept"]
-        words += [f"best pruned {max(values):.3f} on val"] if values else []
-        self._advance(round(100 * share), 100, ", ".join(words))
+        kept = f"{self._kept} of {len(self._points)} kept"
+        best = "" if self._best is None else f"best pruned {self._best:.3f} on val"
+        self._advance(int(100 * share + 1e-9), 100, ", ".join(word for word in (kept, best, *words) if word))
 
     def _work(self, run: Run) -> float:
         """Of a run, in epochs of dense."""
@@ -175,6 +175,9 @@ class Finalisation:
         except ParetoPruneError as error:
             self._fail(f"{name} is tuned, but cannot be kept: {error}")
             return
+        self._kept += 1
+        if not network.dense:
+            self._best = max(network.val[network.metric], -np.inf if self._best is None else self._best)
         for other in rivals:
             shutil.rmtree(self._run_folder / other.name, ignore_errors=True)
 

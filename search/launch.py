@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from evaluators.protocols import EvaluatorSpec, Pool
 from evaluators.rungs.prices import joint_price, prices
@@ -44,7 +45,7 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     """
     check_store(url)
     check_execution(config)
-    problem = prepare(config, artifact_dir(url), monitor)
+    problem = _prepared(config, artifact_dir(url), monitor)
     with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(_entry(problem, command))
         if config.calibrate.at_start:
@@ -69,7 +70,7 @@ def calibrate(
     check_execution(config)
     settings = config.calibrate.model_copy(update={"at_start": True})
     config = config.model_copy(update={"calibrate": settings, "name": f"{config.name[:52]}-calibrate"})
-    problem = prepare(config, artifact_dir(url), monitor)
+    problem = _prepared(config, artifact_dir(url), monitor)
     with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(_entry(problem, command))
         found = _calibrate(campaign_id, problem, store, pool, monitor)
@@ -103,7 +104,7 @@ def resume(
         if changed := begun.differences(config):
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
         check_execution(config)
-        problem = prepare(config, artifact_dir(url), monitor)
+        problem = _prepared(config, artifact_dir(url), monitor)
         now = problem.spec.fingerprints
         if changed := [
             f"{part}: {row.fingerprints.get(part, 'none')[:8]} -> {now[part][:8]}"
@@ -115,6 +116,16 @@ def resume(
             store.update_config(row.id, config.model_dump(mode="json"))
             _run(row.id, problem, store, pool, monitor, retry_lost=retry_lost)
         return row.id
+
+
+def _prepared(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Problem:
+    try:
+        return prepare(config, artifacts, monitor)
+    except KeyboardInterrupt:
+        monitor.say(
+            "stopped before the first trial; what was trained to its end is kept: the same command goes on"
+        )
+        raise
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:
@@ -136,6 +147,7 @@ def _calibrate(campaign_id: str, problem: Problem, store: Store, pool: Pool, mon
         found = compare_rungs(records, space, problem.task.metric, problem.chance_at(FULL))
     except KeyboardInterrupt:
         store.set_status(campaign_id, "interrupted")
+        monitor.say("stopped while calibrating; every evaluation so far is stored: the same command goes on")
         raise
     except Exception:
         store.set_status(campaign_id, "failed")
@@ -189,6 +201,8 @@ def _run(
         lag=config.search.lag,
         budget=Budget(most, config.budget.wall_s),
         retry_lost=retry_lost,
+        rung=config.judging_rung,
+        folds=config.data.folds,
     )
     try:
         campaign.run(pool, monitor)

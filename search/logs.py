@@ -4,6 +4,7 @@ import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from spaces.errors import ConfigError
 
@@ -37,11 +38,13 @@ def set_up_logging(*, verbose: bool = False, log_file: Path | None = None) -> No
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
+        if progress := getattr(record, "progress", None):
+            line["progress"] = progress
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -20,6 +20,10 @@ class Advance(Protocol):
     def __call__(self, done: int, total: int, note: str = "", /) -> None:
         """So much of the whole is done; what else is worth knowing, as the best so far."""
         ...
+
+
+Update: TypeAlias = Callable[[int, int, str], None]
+"""Called with done, total and a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,13 @@ class Standing:
 
 
 class Monitor:
-    """Shows nothing; what library code and tests get unless they ask for more."""
+    """Shows nothing, only logs; what library code and tests get unless they ask for more.
+
+    Attributes:
+        lines_every_s: How often work that goes on is worth a line.
+    """
+
+    lines_every_s: float = 10.0
 
     def say(self, text: str) -> None:
         """A message worth a line."""
@@ -56,22 +66,50 @@ class Monitor:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
-        """A stretch of work that knows how far it is."""
+        """A stretch of work that knows how far it is: shown with its rate and the time left."""
         logger.info(title)
-        yield lambda done, total, note="": None
+        started, begun = time.monotonic(), -1
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal begun
+            begun = (
+                done - 1 if begun < 0 else begun
+            )  # what an earlier run had done says nothing about the pace
+            pace = _pace(done - begun, total - done, time.monotonic() - started)
+            update(done, total, " · ".join(part for part in (*pace, note) if part))
+
+        with self._bar(title) as update:
+            yield advance
 
     @contextmanager
     def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
-        """The trials of a campaign."""
-        yield lambda standing: logger.debug("%s", standing)
+        """The trials of a campaign, with what was found so far."""
+        with self._bar("searching") as update:
+            yield lambda standing: update(standing.done, standing.total, describe(standing))
+
+    @contextmanager
+    def _bar(self, title: str) -> Iterator[Update]:
+        yield self._every(title, _log)
+
+    def _every(self, title: str, line: Callable[[str, int, int, str], None]) -> Update:
+        """Calls `line` every so often, and at the end."""
+        last = time.monotonic()
+
+        def update(done: int, total: int, note: str) -> None:
+            nonlocal last
+            if done >= total or time.monotonic() - last >= self.lines_every_s:
+                last = time.monotonic()
+                line(title, done, total, note)
+
+        return update
 
 
 class TerminalMonitor(Monitor):
     """Bars on a terminal, plain lines every so often where there is none; always on standard error."""
 
     def __init__(self, *, lines_every_s: float = 10.0) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self.lines_every_s = lines_every_s
+        self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
         """One line."""
@@ -79,23 +117,16 @@ class TerminalMonitor(Monitor):
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[Advance]:
-        """A bar with the time left."""
-        logger.info(title)
-        started = time.monotonic()
-        with self._bar(title) as update:
-            yield lambda done, total, note="": update(done, total, _words(_left(done, total, started), note))
-
-    @contextmanager
-    def campaign(self, total: int) -> Iterator[Callable[[Standing], None]]:
-        """A bar with what was found so far."""
-        with self._bar("searching") as update:
-            yield lambda standing: update(standing.done, standing.total, describe(standing))
-
-    @contextmanager
-    def _bar(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+    def _bar(self, title: str) -> Iterator[Update]:
+        log = self._every(title, _log)
         if not self.console.is_terminal:
-            yield self._lines(title)
+            show = self._every(title, self._print)
+
+            def both(done: int, total: int, note: str) -> None:
+                log(done, total, note)
+                show(done, total, note)
+
+            yield both
             return
         columns = (
             TextColumn("{task.description}"),
@@ -105,18 +136,30 @@ class TerminalMonitor(Monitor):
         )
         with Progress(*columns, console=self.console, transient=True, expand=True) as bar:
             task = bar.add_task(title, total=None, note="")
-            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
 
-    def _lines(self, title: str) -> Callable[[int, int, str], None]:
-        last = time.monotonic()
+            def update(done: int, total: int, note: str) -> None:
+                log(done, total, note)
+                bar.update(task, completed=done, total=total, note=note)
 
-        def line(done: int, total: int, note: str) -> None:
-            nonlocal last
-            if done >= total or time.monotonic() - last >= self.lines_every_s:
-                last = time.monotonic()
-                self.console.print(f"{title}: {done}/{total}  {note}".rstrip(), markup=False, soft_wrap=True)
+            yield update
 
-        return line
+    def _print(self, title: str, done: int, total: int, note: str) -> None:
+        self.console.print(f"{title}: {done}/{total}  {note}".rstrip(), markup=False, soft_wrap=True)
+
+
+def _log(title: str, done: int, total: int, note: str) -> None:
+    """Into the log, as numbers too."""
+    progress = {"stage": title, "done": done, "total": total, "note": note}
+    logger.debug("%s: %d/%d  %s", title, done, total, note, extra={"progress": progress})
+
+
+def _pace(done: int, left: int, elapsed_s: float) -> tuple[str, ...]:
+    """Rate and time left, once there is something to tell them from."""
+    if done < 2 or elapsed_s <= 0:
+        return ()
+    rate = done / elapsed_s
+    shown = f"{rate:.3g}/s" if rate >= 1 else f"{60 * rate:.3g}/min"
+    return (shown, f"{duration(left / rate)} left") if left > 0 else (shown,)
 
 
 def describe(standing: Standing) -> str:
@@ -143,13 +186,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _words(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
-
-
-def _left(done: int, total: int, started: float) -> str:
-    if not 0 < done < total:
-        return ""
-    return f"{duration((time.monotonic() - started) * (total - done) / done)} left"

@@ -7,6 +7,7 @@ import numpy as np
 
 from search.monitor import Standing
 from spaces.fronts import front_hypervolume
+from spaces.looks import Looks
 from spaces.messages import Genome, Record
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
@@ -46,12 +47,17 @@ class Progress:
         metric: What is maximised.
         chance: The metric of a network that has learnt nothing.
         total: Trials in the budget.
+        rung: Whose records make the front; None: all.
+        folds: Held out in turn; a network counts when it was seen in all of them.
     """
 
     space: ChannelSpace
     metric: Objective
     chance: float
     total: int
+    rung: str | None = None
+    folds: int = 1
+    _looks: Looks = field(init=False)
     _front: RunningFront = field(default_factory=RunningFront, init=False)
     _dense: Genome = field(init=False)
     _dense_flops: float = field(init=False)
@@ -65,6 +71,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._dense = self.space.dense
+        self._looks = Looks(self.folds)
         self._dense_flops = float(self.space.cost(self._dense).flops[0])
 
     def add(self, record: Record, *, evaluated: bool = False, reused: bool = False) -> None:
@@ -73,9 +80,11 @@ class Progress:
         self._evaluated += evaluated
         self._reused += reused
         self._failed += not record.complete
-        if not record.complete:
+        if self.rung not in (None, record.trial.rung):
             return
-        metric = record.value(self.metric.name)
+        metric = self._looks.add(record, self.metric.name)
+        if metric != metric:
+            return
         if record.trial.genome == self._dense:
             self._dense_sum += metric
             self._dense_n += 1

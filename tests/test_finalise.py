@@ -165,7 +165,7 @@ def test_a_fine_tune_that_is_interrupted_goes_on_to_the_last_bit(
     steps: list[int] = []
 
     class Watcher:
-        def progressed(self, run: Run, done: int, total: int) -> None:
+        def progressed(self, run: Run, done: int, total: int, note: str = "") -> None:
             steps.append(done)
             if len(steps) == 8:  # in the second of three epochs of five steps
                 raise KeyboardInterrupt

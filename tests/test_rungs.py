@@ -85,9 +85,9 @@ def test_jointly_trained_weights_are_kept_and_read_again(tmp_path: Path) -> None
     workload = make_workload(shared_epochs=0.5)
     task = make_task(workload.task, workload.splits)
     steps: list[int] = []
-    first = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, _: steps.append(done))
+    first = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, *_: steps.append(done))
     done = len(steps)
-    again = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, _: steps.append(done))
+    again = shared_weights(workload, task, cache_dir=tmp_path, progress=lambda done, *_: steps.append(done))
     assert done == len(steps) > 0
     assert fingerprint_of_arrays(first) == fingerprint_of_arrays(again)
     assert fingerprint_of_arrays(first) != fingerprint_of_arrays(workload.weights)

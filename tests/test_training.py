@@ -86,7 +86,13 @@ def test_training_learns(kind: Kind) -> None:
     recipe = RecipeSettings(epochs=12, batch_size=8, augment=kind == "segmentation")
     seen: list[tuple[int, int]] = []
     trained = train_dense(
-        some_network(kind), splits, task, recipe, seed=0, device="cpu", progress=lambda *at: seen.append(at)
+        some_network(kind),
+        splits,
+        task,
+        recipe,
+        seed=0,
+        device="cpu",
+        progress=lambda *at: seen.append(at[:2]),
     )
     val = Normalisation.of(splits.train).apply(splits.val)
     before, _ = measure(some_network(kind), val, task)
@@ -281,7 +287,7 @@ def cached(tmp_path: Path, splits: Splits, network: nn.Module, **changes: object
         task,
         cache_dir=tmp_path / "cache",
         device="cpu",
-        progress=lambda done, total: calls.append(done),
+        progress=lambda done, *_: calls.append(done),
         **options,  # type: ignore[arg-type]  # a test's shorthand
     )
     return weights, bool(calls)

@@ -137,7 +137,7 @@ class JointTraining:
                 nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
                 optimiser.step()
                 if progress:
-                    progress(step + 1, steps)
+                    progress(step + 1, steps, f"loss {loss:.3f}")
         self.network.eval()
 
     def _step(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> float:
