@@ -9,9 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spaces.step import bind
 
 Shape = Callable[[Mapping[str, Any]], Any]
 """An operator's result by its arguments; None where torch should work it out."""
+
+
+class Shapes(TorchDispatchMode):
+    """Under it, networks run on meta tensors without what torch loads and works out for them."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would load its compiler at the first operator."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator."""
+        values = bind(func, args, kwargs or {})
+        known = shape_of(func, values)
+        return func(*args, **(kwargs or {})) if known is None else known
 
 
 def shape_of(func: torch._ops.OpOverload, values: Mapping[str, Any]) -> Any:
@@ -26,7 +44,9 @@ def _convolution(values: Mapping[str, Any]) -> Tensor | None:
         return None
     made, read = weight.shape[:2]
     into, out = (made, read * values["groups"]) if values["transposed"] else (read * values["groups"], made)
-    if source.shape[1] != into or source.dtype != weight.dtype:
+    if source.dtype != weight.dtype:  # torch minds only where there are values
+        raise TypeError(f"a convolution of {weight.dtype} is given {source.dtype}")
+    if source.shape[1] != into:
         return None  # torch has the better error message
     space = [
         _length(values, axis, source.shape[2 + axis], weight.shape[2 + axis])

@@ -78,7 +78,7 @@ def _attention(reference: Reference, step: Step) -> Any:
     kept = reference.kept_along(step["query"], -1)
     if kept is None or step["scale"] is not None:
         return None
-    return step.func(*step["*"], **{**step["**"], "scale": 1 / math.sqrt(int(kept.sum()))})
+    return step.func(*step["*"], **{**step["**"], "scale": 1 / math.sqrt(max(1, int(kept.sum())))})
 
 
 _VARIANTS: dict[str, Callable[[Reference, Step], Any]] = {
@@ -140,15 +140,21 @@ def randomised(name: str, tensor: Tensor, generator: torch.Generator, dtype: tor
     """
     if not tensor.is_floating_point():
         return tensor.detach().cpu().clone()
-    around_one = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
-    normal = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
     leaf = name.rpartition(".")[2]
-    if "mean" in leaf or (isinstance(tensor, nn.Parameter) and tensor.ndim == 1 and "weight" not in leaf):
-        drawn = 0.3 * normal
-    elif "var" in leaf or (isinstance(tensor, nn.Parameter) and tensor.ndim < 2):
-        drawn = around_one
-    elif isinstance(tensor, nn.Parameter):
-        drawn = normal * 1.4 / math.sqrt(max(1, tensor.numel() // max(1, len(tensor))))
+    is_parameter = isinstance(tensor, nn.Parameter)
+
+    def normal() -> Tensor:
+        return torch.randn(tensor.shape, generator=generator)
+
+    def around_one() -> Tensor:
+        return torch.rand(tensor.shape, generator=generator) + 0.5
+
+    if "mean" in leaf or (is_parameter and tensor.ndim == 1 and "weight" not in leaf):
+        drawn = 0.3 * normal()
+    elif "var" in leaf or (is_parameter and tensor.ndim < 2):
+        drawn = around_one()
+    elif is_parameter:
+        drawn = normal() * (1.4 / math.sqrt(max(1, tensor.numel() // max(1, len(tensor)))))
     else:
-        drawn = tensor.detach().cpu().double() * around_one
+        drawn = tensor.detach().cpu().double() * around_one()
     return drawn.to(dtype)

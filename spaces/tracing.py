@@ -16,12 +16,13 @@ from spaces.granularity import Granularity, check_granularity
 from spaces.grouping import Owners, build_space, module_of
 from spaces.inputs import Call, Example
 from spaces.ledger import Ledger
+from spaces.prover import first_line
 from spaces.space import ChannelSpace, choices
 from spaces.step import Site
 from spaces.supervision import switch_on, widths_read
 from spaces.survey import coarsen
 from spaces.tracer import Tracer
-from spaces.verification import Guilt, find_guilty, first_line
+from spaces.verification import Guilt, find_guilty
 from spaces.wishes import Wishes, to_drop
 
 
