@@ -36,6 +36,7 @@ class CampaignReport:
             network's FLOPs that the group takes part in; NaN if unknown).
         provenance: Label -> text: versions, seed, command, dates, fingerprint and whatever else an auditor
             asks for; shown in this order. Absolute paths are cut to their last component.
+        constraints: Those of the campaign, by their settings' names; see `reports.constraints`.
     """
 
     id: str
@@ -52,6 +53,7 @@ class CampaignReport:
     ladder_hypervolume: float
     groups: pd.DataFrame
     provenance: Mapping[str, str] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metric_name(self) -> str:

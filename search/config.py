@@ -46,8 +46,13 @@ class PruningSettings(Settings):
 class SearchSettings(Settings):
     """Who proposes candidates."""
 
-    controller: str = Field("nsga2", description="ladder, random, local, nsga2, structured or optuna:SAMPLER")
+    controller: str = Field(
+        "nsga2", description="ladder, random, local, nsga2, nsga3, structured or optuna:SAMPLER"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
+    objectives: tuple[Literal["flops", "params", "activation_bytes"], ...] = Field(
+        ("flops",), description="costs to trade against the metric: flops, and others beside it"
+    )
     value: Value = Field(
         "metric",
         description="what candidates are ranked by: the metric, the mean loss per case, or the agreement "
@@ -61,6 +66,17 @@ class SearchSettings(Settings):
     )
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
+
+
+class ConstraintsSettings(Settings):
+    """What networks may cost, and what they must reach."""
+
+    max_flops: float | None = Field(None, gt=0, le=1, description="share of the dense network's")
+    max_params: float | None = Field(None, gt=0, le=1, description="share of the dense network's")
+    max_activations: float | None = Field(
+        None, gt=0, le=1, description="peak activation bytes, as a share of the dense network's"
+    )
+    min_metric: float | None = Field(None, description="networks below are shown as not good enough")
 
 
 class BudgetSettings(Settings):
@@ -121,6 +137,7 @@ class CampaignConfig(Settings):
     proxy: ProxySettings = ProxySettings()
     pruning: PruningSettings = PruningSettings()
     search: SearchSettings = SearchSettings()
+    constraints: ConstraintsSettings = ConstraintsSettings()
     budget: BudgetSettings = BudgetSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
     finalise: FinaliseSettings = FinaliseSettings()
@@ -143,6 +160,15 @@ class CampaignConfig(Settings):
             )
         if self.budget.unit is not None and not places:
             raise ValueError("budget.unit needs search.rungs: with one rung every trial counts one")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_make_sense(self) -> Self:
+        costs = self.search.objectives
+        if not costs or costs[0] != "flops" or len(set(costs)) < len(costs):
+            raise ValueError(
+                "search.objectives begins with flops, which fronts are drawn over, and names each cost once"
+            )
         return self
 
     @property

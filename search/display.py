@@ -91,8 +91,10 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
         report: Of the campaign.
         everything: The whole plausible front; else at most `ROWS` networks.
     """
+    from reports.constraints import meets, verdict
     from reports.table import flat_until, front_table
 
+    met = set(report.trials.loc[meets(report.trials, report.constraints), "number"])
     frame = front_table(report.trials, None if everything else ROWS)
     title = (
         f"{report.id}: {report.metric_name} on {report.cases} validation cases, chance {report.chance:.3f}"
@@ -114,13 +116,15 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
             "" if dense else interval,
             "" if dense else f"{row['estimate']:+.3f}",
             str(row["replicates"]),
-            kind if kind != "search" else "",
+            _remarks(kind, row["number"] in met),
             style="" if row["advised"] or dense else "dim",
         )
     _print(table)
     advised = report.trials["advised"] & report.trials["kind"].ne("dense")
     mark = "* advised" if advised.any() else "advised: dense"
     print(f"\n{mark}, {_ADVISED_BY[report.trials.attrs['advised_by']]}")
+    if report.constraints:
+        print(verdict(report.trials, report.constraints, report.metric_name))
     smallest = smallest_difference(report.trials["se"].to_numpy())
     if smallest == smallest:
         print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")
@@ -189,6 +193,12 @@ def _print_classes(tested: Sequence["FinalNetwork"]) -> None:
 def _interval(found: "Estimate", *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return f"{found.value:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
+
+
+def _remarks(kind: str, met: bool) -> str:
+    """What is special about a network of a front."""
+    words = [kind] if kind != "search" else []
+    return ", ".join(words if met or kind == "dense" else [*words, "misses the constraints"])
 
 
 def print_calibration(found: "Calibration") -> None:

@@ -10,13 +10,13 @@ from search.calibration import CHANCE, FULL, Calibration, calibration_trials, co
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.base import Controller
+from search.controllers.bounded import Bounded
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.halving import Halving
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
 from search.schedule import Racing, Schedule
-from search.start import common_below, common_first
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
 from search.store.entries import CampaignEntry
@@ -129,7 +129,7 @@ def _prepared(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Prob
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:
-    uniform = [*common_first(problem.space)[1:], *common_below(problem.space)]
+    uniform = [*problem.first[1:], *problem.below]
     return CampaignEntry(
         name=problem.config.name,
         config=problem.config.model_dump(mode="json"),
@@ -180,15 +180,17 @@ def _run(
     retry_lost: bool = False,
 ) -> None:
     config, space = problem.config, problem.space
-    controller = make_controller(
+    controller: Controller = make_controller(
         config.search.controller,
         space,
         problem.objectives,
         config.search.seed,
-        common_first(space),
+        problem.first,
         config.search.options,
         yardstick=problem.yardstick,
     )
+    if problem.bounds.most:
+        controller = Bounded(controller, space, problem.bounds, config.search.seed)
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
     schedule, most = _schedule(controller, problem)
     campaign = Campaign(
@@ -214,7 +216,7 @@ def _run(
 def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
     """The schedule that the configuration asks for, and the most trials that its budget allows."""
     config, space = problem.config, problem.space
-    first, trials = common_first(space), config.budget.trials
+    first, trials = problem.first, config.budget.trials
     if not config.search.rungs:
         schedule = Racing(
             controller,
@@ -224,7 +226,7 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
             folds=config.data.folds,
             share=max(config.search.repeats, CROSS_FIT_SHARE if config.data.folds > 1 else 0.0),
             ladder=first[1:],
-            below=common_below(space),
+            below=problem.below,
         )
         return schedule, trials
     if config.budget.unit is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,16 @@ from evaluators.tasks.segmentation import Segmentation
 from evaluators.training import batches, check_network, measure
 from evaluators.whole import n_windows
 from evaluators.workload import Workload
+from search.bounds import Bounds, bounds_of
 from search.config import CampaignConfig, PruningSettings
 from search.controllers.base import Yardstick
 from search.controllers.registry import check_controller, make_controller
 from search.monitor import Monitor
+from search.start import common_below, common_first
 from spaces.criteria import CRITERIA
 from spaces.errors import ConfigError, DataError, did_you_mean
-from spaces.objectives import FLOPS, Objective, ranked_by
+from spaces.messages import Genome
+from spaces.objectives import COSTS, Objective, ranked_by
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
 from spaces.tracing import trace
@@ -86,9 +90,32 @@ class Problem:
         return None if whole is None else n_windows(whole, self.splits.spatial)
 
     @property
-    def objectives(self) -> tuple[Objective, Objective]:
-        """What the search optimises: cost, then what candidates are ranked by."""
-        return FLOPS, self.value
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the search optimises: costs, then what candidates are ranked by."""
+        return (*costs(self.config), self.value)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What a candidate may cost."""
+        return bounds_of(self.config.constraints, self.space)
+
+    @cached_property
+    def first(self) -> list[Genome]:
+        """What is tried first: dense, and the uniform networks that the bounds allow."""
+        return [self.space.dense, *self._uniform[0]]
+
+    @property
+    def below(self) -> list[Genome]:
+        """Cheaper uniform networks; see `Racing`."""
+        return self._uniform[1]
+
+    @cached_property
+    def _uniform(self) -> tuple[list[Genome], list[Genome]]:
+        ladder, below = (
+            [genome for genome in genomes if self.bounds.met([genome])[0]]
+            for genomes in (common_first(self.space)[1:], common_below(self.space))
+        )
+        return (ladder, below) if ladder else (below[:1], below[1:])
 
     @property
     def yardstick(self) -> Yardstick:
@@ -101,6 +128,11 @@ class Problem:
     def value(self) -> Objective:
         """What candidates are ranked by: `search.value`."""
         return ranked_by(self.config.search.value, self.task.metric)
+
+
+def costs(config: CampaignConfig) -> list[Objective]:
+    """What is traded against the metric; FLOPs first."""
+    return [COSTS[name] for name in config.search.objectives]
 
 
 def check_names(config: CampaignConfig) -> None:
@@ -163,8 +195,10 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
         f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
     )
     make_controller(
-        config.search.controller, space, (FLOPS, task.metric), 0, (), config.search.options
+        config.search.controller, space, (*costs(config), task.metric), 0, (), config.search.options
     )  # refuses its options before anything is trained
+    bounds_of(config.constraints, space).check()
+    _check_reachable(config, task)
     n_folds = config.data.folds
     whole = _whole(config, splits, task)
     parts = [splits] if n_folds == 1 else [splits.fold(k, n_folds) for k in range(n_folds)]
@@ -281,6 +315,14 @@ def _weights(
             cache_dir=artifacts,
             device=config.proxy.device,
             progress=advance,
+        )
+
+
+def _check_reachable(config: CampaignConfig, task: Task) -> None:
+    least = config.constraints.min_metric
+    if least is not None and least > 1 and config.task.evaluator is None:
+        raise ConfigError(
+            f"constraints.min_metric = {least:g}: {task.metric.name} is 1 at most; ask for less"
         )
 
 

@@ -1,6 +1,7 @@
 """Stored campaigns as reports: no data, no network, no torch needed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
             f"`paretoprune resume {row.id}` goes on"
         )
     patients = about["patients"]
-    return campaign_report(
+    report = campaign_report(
         records,
         id=row.id,
         name=row.name,
@@ -54,10 +55,15 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         value=row.config["search"].get("value", "metric"),
         rung=(row.config["search"].get("rungs") or [row.config["proxy"]["rung"]])[-1],
     )
+    given = row.config.get("constraints", {}).items()
+    return replace(report, constraints={name: bound for name, bound in given if bound is not None})
 
 
 def front_points(report: "CampaignReport") -> dict[str, Any]:
     """The measured networks as plain data: every point, with dense and the ladder by themselves."""
+    from reports.constraints import meets
+
+    met = meets(report.trials, report.constraints)
     points = [
         {
             "number": int(row["number"]),
@@ -67,13 +73,15 @@ def front_points(report: "CampaignReport") -> dict[str, Any]:
             "front": bool(row["front"]),
             "advised": bool(row["advised"]),
             "plausible": bool(row["plausible"]),
+            "meets": bool(within),
         }
-        for row in report.trials.to_dict("records")
+        for row, within in zip(report.trials.to_dict("records"), met, strict=True)
     ]
     return {
         "campaign": report.id,
         "metric": report.metric,
         "chance": report.chance,
+        "constraints": dict(report.constraints),
         "points": points,
         "dense": next(point for point in points if point["kind"] == "dense"),
         "ladder": [point for point in points if point["kind"] == "ladder"],

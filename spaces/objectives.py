@@ -25,6 +25,8 @@ class Objective:
 FLOPS = Objective("flops", unit="FLOPs")
 PARAMS = Objective("params", unit="parameters")
 ACTIVATION_BYTES = Objective("activation_bytes", unit="bytes")
+COSTS = {"flops": FLOPS, "params": PARAMS, "activation_bytes": ACTIVATION_BYTES}
+"""Objectives by the names that `search.objectives` takes."""
 
 
 LOSS = Objective("loss")

@@ -1,8 +1,10 @@
-"""NSGA-II as a steady state, with DEAP's operators. The only file that knows DEAP."""
+"""NSGA-II and NSGA-III as steady states, with DEAP's operators. The only file that knows DEAP."""
 
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from math import comb
 
 import numpy as np
 from deap import base, tools
@@ -60,10 +62,10 @@ class Nsga2Controller(SequentialController):
     def _propose(self, rng: np.random.Generator) -> Genome | None:
         if len(self._means) < self._size // 2:
             return self._fresh(self._sampler.draw(rng), rng)
-        if not self._population:
-            self._population = self._select()
         with _seeded_random(int(rng.integers(2**63))):
-            mother, father = tools.selTournamentDCD(self._population, 4)[:2]
+            if not self._population:
+                self._population = self._select()
+            mother, father = self._parents()
             child, _ = tools.cxUniform(list(mother), list(father), indpb=0.5)
         return self._fresh(self.genes.mutate(tuple(child), rng), rng)
 
@@ -78,7 +80,7 @@ class Nsga2Controller(SequentialController):
         self._population = []
 
     def _select(self) -> list[_Individual]:
-        """The best of the contenders by rank, then by crowding, which is written into them.
+        """The best of the contenders, by rank first.
 
         Only whole ranks that reach into the population stay contenders, so that the cost of an ask does not
         grow with the number of trials.
@@ -93,15 +95,49 @@ class Nsga2Controller(SequentialController):
             rest = rest[~front]
         self._contenders = [genomes[i] for i in chosen]
         individuals = [_Individual(genomes[i], losses[i]) for i in chosen]
-        return tools.selNSGA2(individuals, min(self._size, len(individuals)), nd="log")
+        return self._survivors(individuals, min(self._size, len(individuals)))
+
+    def _survivors(self, individuals: list[_Individual], size: int) -> list[_Individual]:
+        """By rank, then by crowding, which is written into them."""
+        return tools.selNSGA2(individuals, size, nd="log")
+
+    def _parents(self) -> Sequence[_Individual]:
+        return tools.selTournamentDCD(self._population, 4)[:2]
+
+
+class Nsga3Controller(Nsga2Controller):
+    """Steady-state NSGA-III, for three objectives and more, where crowding spreads a front badly.
+
+    As `Nsga2Controller`, but of the last rank those survive that fill the emptiest of evenly spread
+    directions, and parents are any two of the population.
+
+    Source: Deb and Jain 2014.
+    """
+
+    def _survivors(self, individuals: list[_Individual], size: int) -> list[_Individual]:
+        with np.errstate(all="ignore"):  # DEAP divides by the extent of a front, which may be none
+            return tools.selNSGA3(individuals, size, self._directions, nd="log")
+
+    def _parents(self) -> Sequence[_Individual]:
+        return random.sample(self._population, 2)
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        """About as many as the population has members."""
+        n, steps = len(self.objectives), 1
+        while comb(steps + n, n - 1) <= self._size:
+            steps += 1
+        return np.asarray(tools.uniform_reference_points(n, steps))
 
 
 @contextmanager
 def _seeded_random(seed: int) -> Iterator[None]:
-    """Lend DEAP the global `random`, seeded, and give the caller's state back."""
-    state = random.getstate()
+    """Lend DEAP the global `random` and NumPy's, seeded, and give the caller's states back."""
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # what DEAP draws from
     random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

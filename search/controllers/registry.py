@@ -17,6 +17,7 @@ _OWN = {
     "ladder": "search.controllers.ladder:LadderController",
     "random": "search.controllers.random_search:RandomController",
     "nsga2": "search.controllers.nsga2:Nsga2Controller",
+    "nsga3": "search.controllers.nsga2:Nsga3Controller",
     "structured": "search.controllers.structured.controller:StructuredController",
     "local": "search.controllers.local:LocalController",
 }
