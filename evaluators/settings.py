@@ -214,3 +214,17 @@ class FinaliseSettings(Settings):
         description="whether learning rate, weight decay and distill are searched, by ASHA on val; Ray only",
     )
     runs: int = Field(8, ge=2, description="of that search, for every network the same ones")
+
+
+class LatencySettings(Settings):
+    """The target whose milliseconds count, and how a model of them is fitted."""
+
+    runtime: Literal["eager", "compile", "onnx"] = Field("eager", description="what runs the networks")
+    batch: int = Field(1, ge=1, description="images a call")
+    threads: int = Field(1, ge=1, description="CPU threads")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    networks: int = Field(40, ge=15, description="measured when the campaign starts, to fit the model")
+    rounds: int = Field(6, ge=1, description="turns of each of them; more on a busy machine")
+    table: str | None = Field(
+        None, description="file of `paretoprune latency CAMPAIGN.toml --fit FILE`, from the target itself"
+    )

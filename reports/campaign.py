@@ -37,6 +37,7 @@ class CampaignReport:
         provenance: Label -> text: versions, seed, command, dates, fingerprint and whatever else an auditor
             asks for; shown in this order. Absolute paths are cut to their last component.
         constraints: Those of the campaign, by their settings' names; see `reports.constraints`.
+        objectives: The costs that were traded against the metric, as `search.objectives` names them.
     """
 
     id: str
@@ -54,6 +55,7 @@ class CampaignReport:
     groups: pd.DataFrame
     provenance: Mapping[str, str] = field(default_factory=dict)
     constraints: Mapping[str, float] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ("flops",)
 
     @property
     def metric_name(self) -> str:

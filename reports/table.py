@@ -14,7 +14,8 @@ from spaces.looks import Looks
 from spaces.messages import Genome, Record
 
 _MOST_SHRUNKEN = 1000
-COSTS = ("flops", "params", "activation_bytes")
+COSTS = ("flops", "params", "activation_bytes", "latency_ms")
+"""Of records; milliseconds only where the campaign predicts them."""
 
 
 def trials_frame(
@@ -75,7 +76,7 @@ def trials_frame(
     rows = [_row(runs, metric, dense, ladder) for runs in by_genome.values()]
     frame = pd.DataFrame(rows)
     at_dense = frame["kind"].eq("dense").to_numpy()
-    for cost in COSTS:
+    for cost in frame.columns.intersection(list(COSTS)):
         frame[f"{cost}_ratio"] = frame[cost] / frame.loc[at_dense, cost].iloc[0]
     repeats = frame["replicates"].to_numpy()
     spread = np.nan_to_num(noise) ** 2
@@ -199,7 +200,7 @@ def front_table(frame: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
 
     Columns: number, flops_percent and params_percent (of dense), metric, difference (to dense), low and
     high (its 95 % interval), estimate (of the difference, shrunken), replicates, kind, front (on the observed
-    front), advised.
+    front), advised, activations_percent, and latency_ms (predicted) where the campaign has it.
 
     Args:
         frame: A `trials_frame`.
@@ -218,6 +219,8 @@ def front_table(frame: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
             "params_percent": 100 * rows["params_ratio"],
             **{name: rows[name] for name in ("metric", "difference", "low", "high", "estimate")},
             **{name: rows[name] for name in ("replicates", "kind", "front", "advised")},
+            "activations_percent": 100 * rows["activation_bytes_ratio"],
+            **({"latency_ms": rows["latency_ms"]} if "latency_ms" in rows else {}),
         }
     ).reset_index(drop=True)
 
@@ -296,7 +299,7 @@ def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Geno
         "number": first.trial.number,
         "genome": genome,
         "kept": tuple(gene / units for gene, units in zip(genome, dense, strict=True)),
-        **{cost: first.value(cost) for cost in COSTS},
+        **{cost: first.value(cost) for cost in COSTS if cost in first.costs},
         "metric": _mean_over_cases(runs, metric),
         "loss": _mean_over_cases(runs, "loss"),
         "disagreement": float(np.mean([record.value("disagreement") for record in runs])),

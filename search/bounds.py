@@ -25,6 +25,8 @@ def bounds_of(settings: ConstraintsSettings, space: ChannelSpace) -> "Bounds":
     most = {
         cost: share * float(getattr(dense, cost)[0]) for cost, share in shares.items() if share is not None
     }
+    if settings.max_latency_ms is not None:
+        most["latency_ms"] = settings.max_latency_ms
     return Bounds(space, most)
 
 
@@ -64,10 +66,11 @@ class Bounds:
         for name, most in self.most.items():
             whole, lowest = float(getattr(dense, name)[0]), float(getattr(least, name)[0])
             if lowest > most:
+                unit, of = (1.0, f" (dense: {whole:.4g})") if name == "latency_ms" else (whole, " of dense's")
+                setting, nearest = SETTING.get(name, "max_latency_ms"), math.ceil(1e4 * lowest / unit) / 1e4
                 raise ConfigError(
-                    f"constraints.{SETTING[name]} = {most / whole:.4g}: no network here comes below "
-                    f"{math.ceil(1e4 * lowest / whole) / 1e4:g} of dense's; allow as much, or let more be "
-                    "pruned (pruning.round_to, pruning.depth)"
+                    f"constraints.{setting} = {most / unit:.4g}: no network here comes below {nearest:g}{of}"
+                    "; allow as much, or let more be pruned (pruning.round_to, pruning.depth)"
                 )
 
     def repaired(self, genome: Genome) -> Genome:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from evaluators.settings import (
     DataSettings,
     FinaliseSettings,
+    LatencySettings,
     NetworkSettings,
     ProxySettings,
     RecipeSettings,
@@ -50,7 +51,7 @@ class SearchSettings(Settings):
         "nsga2", description="ladder, random, local, nsga2, nsga3, structured or optuna:SAMPLER"
     )
     seed: int = Field(0, ge=0, lt=2**63)
-    objectives: tuple[Literal["flops", "params", "activation_bytes"], ...] = Field(
+    objectives: tuple[Literal["flops", "params", "activation_bytes", "latency"], ...] = Field(
         ("flops",), description="costs to trade against the metric: flops, and others beside it"
     )
     value: Value = Field(
@@ -76,6 +77,7 @@ class ConstraintsSettings(Settings):
     max_activations: float | None = Field(
         None, gt=0, le=1, description="peak activation bytes, as a share of the dense network's"
     )
+    max_latency_ms: float | None = Field(None, gt=0, description="predicted, on the target of [latency]")
     min_metric: float | None = Field(None, description="networks below are shown as not good enough")
 
 
@@ -138,6 +140,7 @@ class CampaignConfig(Settings):
     pruning: PruningSettings = PruningSettings()
     search: SearchSettings = SearchSettings()
     constraints: ConstraintsSettings = ConstraintsSettings()
+    latency: LatencySettings = LatencySettings()
     budget: BudgetSettings = BudgetSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
     finalise: FinaliseSettings = FinaliseSettings()

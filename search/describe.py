@@ -36,6 +36,7 @@ def describe_problem(problem: Problem, ladder: Sequence[Genome], command: str) -
         "data": problem.splits.describe(),
         "patients": problem.patients_at(problem.config.judging_rung),
         "whole": _whole(problem),
+        **({} if space.costs.latency is None else {"latency": space.costs.latency.as_json()}),
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}",
         "command": command,

@@ -101,7 +101,9 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     )
     table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
     metric = report.metric_name
-    columns = ("", "point", "FLOPs", "params", metric, "to dense (95 % interval)", "shrunken", "runs", "")
+    costs = _further_costs(report)
+    figures = (metric, "to dense (95 % interval)", "shrunken", "runs", "")
+    columns = ("", "point", "FLOPs", "params", *costs, *figures)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == len(columns) - 1 else "right")
     for row in frame.to_dict("records"):
@@ -112,6 +114,7 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
             str(row["number"]),
             f"{row['flops_percent']:.1f} %",
             f"{row['params_percent']:.1f} %",
+            *(shown.format(row[column]) for column, shown in costs.values()),
             f"{row['metric']:.3f}",
             "" if dense else interval,
             "" if dense else f"{row['estimate']:+.3f}",
@@ -195,6 +198,16 @@ def _interval(found: "Estimate", *, signed: bool = False) -> str:
     return f"{found.value:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
 
 
+def _further_costs(report: "CampaignReport") -> dict[str, tuple[str, str]]:
+    """Headings of costs beside FLOPs and parameters, where the campaign is about them; column and format."""
+    columns = {}
+    if "activation_bytes" in report.objectives or "max_activations" in report.constraints:
+        columns["activations"] = "activations_percent", "{:.1f} %"
+    if "latency_ms" in report.trials:
+        columns["ms"] = "latency_ms", "{:.2f}"
+    return columns
+
+
 def _remarks(kind: str, met: bool) -> str:
     """What is special about a network of a front."""
     words = [kind] if kind != "search" else []
@@ -228,7 +241,9 @@ def _tau(agreement: "Agreement") -> str:
 def print_latencies(rows: Sequence[Mapping[str, Any]]) -> None:
     """Measured networks, and how many times faster than the first each is in the same setting."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(("network", "runtime", "batch", "ms", "10-90 %", "least", "speed-up", "MB")):
+    predicted = any(row["predicted_ms"] is not None for row in rows)
+    columns = ["network", "runtime", "batch", "ms", "10-90 %", "least", "speed-up", "MB"]
+    for i, column in enumerate([*columns, "predicted"] if predicted else columns):
         table.add_column(column, justify="left" if i < 2 else "right")
     first = {(row["runtime"], row["batch"]): row["median_ms"] for row in reversed(rows)}
     notes = {}
@@ -242,7 +257,9 @@ def print_latencies(rows: Sequence[Mapping[str, Any]]) -> None:
         base = first[row["runtime"], row["batch"]]
         faster = f"{base / row['median_ms']:.2f}" if base else ""
         memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.1f}"
-        table.add_row(*known, f"{row['median_ms']:.2f}", spread, f"{row['least_ms']:.2f}", faster, memory)
+        figures = (f"{row['median_ms']:.2f}", spread, f"{row['least_ms']:.2f}", faster, memory)
+        guess = f"{row['predicted_ms']:.2f}" if row["predicted_ms"] is not None else ""
+        table.add_row(*known, *figures, *([guess] if predicted else []))
     _print(table)
     one = rows[0]
     threads = f", {one['threads']} CPU thread{'s' * (one['threads'] > 1)}" if one["device"] == "cpu" else ""

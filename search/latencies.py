@@ -1,7 +1,7 @@
 """`paretoprune latency`: networks of a campaign, or of a campaign file, measured on this machine."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.data.sources import load_splits
+from evaluators.latency.advice import Advice, advise
 from evaluators.latency.archive import add_latencies, latency_file
 from evaluators.latency.measuring import measure_latency
 from evaluators.latency.runtimes import Runtime
 from evaluators.networks import build_network
 from evaluators.precision import resolve_device
 from search.config import CampaignConfig, parse_config
+from search.latency_table import latency_model, write_table
 from search.monitor import Monitor
 from search.prepare import channel_space
 from search.start import common_first
@@ -23,6 +25,7 @@ from search.store.engine import artifact_dir
 from search.store.entries import CampaignRow
 from search.summary import campaign_summary
 from spaces.errors import ConfigError, StoreError
+from spaces.latency import LatencyModel
 from spaces.messages import Genome
 from spaces.ranking import rank_channels
 from spaces.space import ChannelSpace
@@ -47,6 +50,7 @@ class Target:
         points: What to measure, dense first.
         file: Where a campaign's measurements are kept; None: nowhere.
         title: In words.
+        config: Of the campaign.
     """
 
     network: nn.Module
@@ -55,6 +59,7 @@ class Target:
     points: Points
     file: Path | None
     title: str
+    config: CampaignConfig
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ def campaign_target(campaign_id: str, url: str, numbers: Sequence[int] = ()) -> 
             f"{config.network.factory} builds another network now than in campaign {row.id}; "
             "put back what was there"
         )
-    return Target(network, space, image, points, latency_file(artifact_dir(url), row.id), row.id)
+    if "latency" in row.description:
+        space = space.timed(LatencyModel.from_json(row.description["latency"], space.fingerprint))
+    file = latency_file(artifact_dir(url), row.id)
+    return Target(network, space, image, points, file, row.id, config)
 
 
 def file_target(config: CampaignConfig) -> Target:
@@ -96,7 +104,7 @@ def file_target(config: CampaignConfig) -> Target:
     shares = space.cost(first).flops / space.cost(space.dense).flops
     names = ["dense", *(f"uniform {100 * share:.0f} %" for share in shares[1:])]
     points: Points = {name: (None, genome) for name, genome in zip(names, first, strict=True)}
-    return Target(network, space, image, points, None, config.name)
+    return Target(network, space, image, points, None, config.name, config)
 
 
 def measure_target(target: Target, asked: Asked, monitor: Monitor) -> list[dict[str, Any]]:
@@ -128,15 +136,40 @@ def measure_target(target: Target, asked: Asked, monitor: Monitor) -> list[dict[
         figures = measured.as_json()
         name = figures.pop("network")
         number, genome = target.points[name]
-        costs = target.space.cost(genome).row(0)
-        shape = list(target.image.shape[1:])
-        rows.append(
-            {"point": number, "genome": list(genome), "name": name, "flops": costs["flops"], "shape": shape}
-            | figures
+        known = {"point": number, "genome": list(genome), "name": name, "shape": list(target.image.shape[1:])}
+        flops, predicted = (
+            float(target.space.cost(genome).flops[0]),
+            _predicted(target.space, genome, figures),
         )
+        rows.append({**known, "flops": flops, **figures, "predicted_ms": predicted})
     if target.file is not None:
         add_latencies(target.file, rows)
     return rows
+
+
+def fit_target(target: Target, path: Path, monitor: Monitor) -> Target:
+    """Fit a latency model as [latency] of the campaign says, and write it for `latency.table`."""
+    settings = target.config.latency.model_copy(update={"table": None})
+    config = target.config.model_copy(update={"latency": settings})
+    model = latency_model(config, target.network, target.space, target.image, monitor)
+    write_table(model, path)
+    return replace(target, space=target.space.timed(model))
+
+
+def advise_target(target: Target, asked: Asked) -> Advice:
+    """Which multiples of channels this machine likes, from layers of the target's network."""
+    device = resolve_device(asked.device)
+    options = {"threads": asked.threads, "rounds": asked.rounds, "batch": asked.batches[0]}
+    return advise(target.network.to(device), target.image.to(device), device=device, **options)
+
+
+def _predicted(space: ChannelSpace, genome: Genome, measured: Mapping[str, Any]) -> float | None:
+    """What the space's latency model says of a genome, if it is about such a measurement."""
+    model = space.costs.latency
+    names = ("runtime", "batch", "device", "threads", "machine")
+    if model is None or any(model.setting.get(name) != measured[name] for name in names):
+        return None
+    return float(space.cost(genome).latency_ms[0])
 
 
 def _traced(

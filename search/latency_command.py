@@ -22,6 +22,13 @@ def latency(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each network; more on a busy machine.")] = 7,
+    fit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Fit the model that [latency] describes into this file."),
+    ] = None,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Say which multiples of channels this machine likes.")
+    ] = False,
     overrides: Overrides = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
     store: StoreUrl = DEFAULT_STORE,
@@ -37,7 +44,15 @@ def latency(
     from evaluators.latency.runtimes import check_runtime
     from search import display
     from search.config import load_config
-    from search.latencies import Asked, campaign_target, file_target, measure_target
+    from search.latencies import (
+        Asked,
+        advise_target,
+        campaign_target,
+        file_target,
+        fit_target,
+        measure_target,
+    )
+    from search.latency_table import in_words
 
     runtimes = tuple(check_runtime(name) for name in dict.fromkeys(_words(runtime)))
     asked = Asked(runtimes, tuple(_numbers(batch, "--batch")), device, threads, rounds)
@@ -49,11 +64,21 @@ def latency(
         if overrides:
             raise InputError("--set is for campaign files; a campaign that has run keeps its settings")
         target = campaign_target(what, store, _numbers(points, "--points") if points else ())
-    rows = measure_target(target, asked, monitor)
+    if fit is not None:
+        target = fit_target(target, fit, monitor)
+    rows, model = measure_target(target, asked, monitor), target.space.costs.latency
+    advice = advise_target(target, asked) if advise else None
     if format == "json":
-        display.print_json({"campaign": target.title, "measured": rows})
-    else:
-        display.print_latencies(rows)
+        fitted = {} if model is None else {"setting": dict(model.setting), "errors": dict(model.errors)}
+        advised = {} if advice is None else advice.as_json()
+        found = {"campaign": target.title, "measured": rows, "fitted": fitted, "advice": advised}
+        display.print_json(found)
+        return
+    display.print_latencies(rows)
+    if model is not None:
+        print(in_words(model))
+    if advice is not None:
+        print(advice.in_words())
 
 
 def _words(text: str) -> list[str]:

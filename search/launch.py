@@ -19,8 +19,9 @@ from search.prepare import Problem, prepare
 from search.schedule import Racing, Schedule
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
-from search.store.entries import CampaignEntry
+from search.store.entries import CampaignEntry, CampaignRow
 from spaces.errors import ConfigError, RunError
+from spaces.latency import LatencyModel
 
 CROSS_FIT_SHARE = 0.5
 """Of the trials, how many may be promising genomes in further folds."""
@@ -104,7 +105,7 @@ def resume(
         if changed := begun.differences(config):
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
         check_execution(config)
-        problem = _prepared(config, artifact_dir(url), monitor)
+        problem = _prepared(config, artifact_dir(url), monitor, _stored_latency(row))
         now = problem.spec.fingerprints
         if changed := [
             f"{part}: {row.fingerprints.get(part, 'none')[:8]} -> {now[part][:8]}"
@@ -118,14 +119,22 @@ def resume(
         return row.id
 
 
-def _prepared(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Problem:
+def _prepared(
+    config: CampaignConfig, artifacts: Path, monitor: Monitor, latency: LatencyModel | None = None
+) -> Problem:
     try:
-        return prepare(config, artifacts, monitor)
+        return prepare(config, artifacts, monitor, latency)
     except KeyboardInterrupt:
         monitor.say(
             "stopped before the first trial; what was trained to its end is kept: the same command goes on"
         )
         raise
+
+
+def _stored_latency(row: CampaignRow) -> LatencyModel | None:
+    """The model of latency that a campaign began with: another fit would be another objective."""
+    found = row.description.get("latency")
+    return None if found is None else LatencyModel.from_json(found, row.fingerprints["space"])
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:

@@ -29,10 +29,12 @@ from search.bounds import Bounds, bounds_of
 from search.config import CampaignConfig, PruningSettings
 from search.controllers.base import Yardstick
 from search.controllers.registry import check_controller, make_controller
+from search.latency_table import in_words, latency_model, needs_latency
 from search.monitor import Monitor
 from search.start import common_below, common_first
 from spaces.criteria import CRITERIA
 from spaces.errors import ConfigError, DataError, did_you_mean
+from spaces.latency import LatencyModel
 from spaces.messages import Genome
 from spaces.objectives import COSTS, Objective, ranked_by
 from spaces.ranking import rank_channels
@@ -173,13 +175,16 @@ def channel_space(pruning: PruningSettings, network: torch.nn.Module, image: tor
     )
 
 
-def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Problem:
+def prepare(
+    config: CampaignConfig, artifacts: Path, monitor: Monitor, latency: LatencyModel | None = None
+) -> Problem:
     """Load, trace, train the dense network if it came without weights, measure it, rank its channels.
 
     Args:
         config: The campaign.
         artifacts: Where a trained dense network is kept, by content.
         monitor: Shows the long parts.
+        latency: The campaign's model of latency, where it has begun with one; else it is fitted if needed.
 
     Raises:
         InputError: Something cannot be used, or the dense network is no better than chance.
@@ -189,7 +194,7 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
             f"data.folds = {config.data.folds} needs a dense network for every fold, but network.weights "
             "gives one that has seen them all; leave network.weights out, or set data.folds = 1"
         )
-    splits, task, _, space = trace_network(config)
+    splits, task, network, space = trace_network(config)
     monitor.say(
         f"{splits.name}: {len(splits.train)} training and {len(splits.val)} validation cases; "
         f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
@@ -197,6 +202,11 @@ def prepare(config: CampaignConfig, artifacts: Path, monitor: Monitor) -> Proble
     make_controller(
         config.search.controller, space, (*costs(config), task.metric), 0, (), config.search.options
     )  # refuses its options before anything is trained
+    if needs_latency(config):
+        image = torch.zeros(1, splits.channels, *splits.spatial)
+        latency = latency or latency_model(config, network, space, image, monitor)
+        monitor.say(in_words(latency))
+        space = space.timed(latency)
     bounds_of(config.constraints, space).check()
     _check_reachable(config, task)
     n_folds = config.data.folds

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reports.campaign import CampaignReport
 
 _FIGURES = (
-    *("flops", "flops_ratio", "params", "params_ratio", "activation_bytes"),
+    *("flops", "flops_ratio", "params", "params_ratio", "activation_bytes", "latency_ms"),
     *("metric", "difference", "se", "low", "high", "estimate", "loss", "replicates"),
 )
 
@@ -56,7 +56,11 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         rung=(row.config["search"].get("rungs") or [row.config["proxy"]["rung"]])[-1],
     )
     given = row.config.get("constraints", {}).items()
-    return replace(report, constraints={name: bound for name, bound in given if bound is not None})
+    return replace(
+        report,
+        constraints={name: bound for name, bound in given if bound is not None},
+        objectives=tuple(row.config["search"].get("objectives", ("flops",))),
+    )
 
 
 def front_points(report: "CampaignReport") -> dict[str, Any]:
@@ -68,7 +72,7 @@ def front_points(report: "CampaignReport") -> dict[str, Any]:
         {
             "number": int(row["number"]),
             "genome": [int(units) for units in row["genome"]],
-            **{name: _plain(row[name]) for name in _FIGURES},
+            **{name: _plain(row[name]) for name in _FIGURES if name in row},
             "kind": row["kind"],
             "front": bool(row["front"]),
             "advised": bool(row["advised"]),

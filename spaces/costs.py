@@ -8,9 +8,13 @@ genomes are priced at once, and exactly: all numbers are integers far below 2**5
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from spaces.latency import LatencyModel
 
 _ROWS = 1024  # genomes a block: the intermediate arrays stay in the cache
 
@@ -137,11 +141,19 @@ class Peak:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """Prices genomes: FLOPs, parameters and peak activation bytes of one image (or patch)."""
+    """Prices genomes: FLOPs, parameters and peak activation bytes of one image (or patch).
+
+    Attributes:
+        flops: Exact.
+        params: Exact.
+        activation_bytes: Exact.
+        latency: Predicted milliseconds on one target; None: not known.
+    """
 
     flops: Polynomial
     params: Polynomial
     activation_bytes: Peak
+    latency: "LatencyModel | None" = None
 
     @classmethod
     def compile(
@@ -186,16 +198,21 @@ class Costs:
         """Peak bytes of inputs and activations that are alive together in inference, per image, (n,)."""
         return self.model.activation_bytes(self.counts)
 
+    @cached_property
+    def latency_ms(self) -> np.ndarray:
+        """Predicted milliseconds a call, (n,); NaN where the space has no model of latency."""
+        latency = self.model.latency
+        return np.full(len(self), np.nan) if latency is None else latency(self.counts)
+
     def __len__(self) -> int:
         return len(self.counts)
 
     def row(self, i: int) -> dict[str, float]:
-        """The costs of genome i, as a `Record` holds them."""
-        return {
-            "flops": float(self.flops[i]),
-            "params": float(self.params[i]),
-            "activation_bytes": float(self.activation_bytes[i]),
-        }
+        """The costs of genome i, as a `Record` holds them: latency only where there is a model of it."""
+        names = ["flops", "params", "activation_bytes"]
+        if self.model.latency is not None:
+            names.append("latency_ms")
+        return {name: float(getattr(self, name)[i]) for name in names}
 
 
 def _collect(terms: Iterable[Term]) -> Mapping[tuple[Form, ...], int]:

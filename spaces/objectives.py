@@ -25,7 +25,8 @@ class Objective:
 FLOPS = Objective("flops", unit="FLOPs")
 PARAMS = Objective("params", unit="parameters")
 ACTIVATION_BYTES = Objective("activation_bytes", unit="bytes")
-COSTS = {"flops": FLOPS, "params": PARAMS, "activation_bytes": ACTIVATION_BYTES}
+LATENCY = Objective("latency_ms", unit="ms")
+COSTS = {"flops": FLOPS, "params": PARAMS, "activation_bytes": ACTIVATION_BYTES, "latency": LATENCY}
 """Objectives by the names that `search.objectives` takes."""
 
 

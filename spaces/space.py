@@ -8,14 +8,16 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 
 from spaces.costs import CostModel, Costs, Form, Term
 from spaces.errors import InputError
+from spaces.latency import LatencyModel
 from spaces.messages import Genome
 
 SIZE = "#size"  # ends the name of an axis that has no tensor: a module only states its length
@@ -214,6 +216,10 @@ class ChannelSpace:
             row, gene = np.argwhere(wrong)[0]
             raise InputError(_complaint(self.groups[gene], counts[row, gene]))
         return Costs(self.costs, self.expand(counts))
+
+    def timed(self, latency: LatencyModel) -> Self:
+        """The same space, its genomes priced in milliseconds as well; the fingerprint stays."""
+        return replace(self, costs=replace(self.costs, latency=latency))
 
     @property
     def fine(self) -> "ChannelSpace":

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from evaluators.latency import runtimes
+from evaluators.latency.advice import advice_from, advise
 from evaluators.latency.archive import add_latencies, latency_file, read_latencies
 from evaluators.latency.measuring import measure_latency
 from evaluators.latency.memory import torch_peak_bytes
@@ -213,3 +214,31 @@ def test_mistakes_are_one_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert complaint in said[0]
+
+
+# Advice
+
+
+def test_advice_takes_the_least_multiple_that_is_about_as_quick_as_the_best() -> None:
+    widths = range(32, 65)
+    rate = np.array([1.0 if width % 8 == 0 else 1.5 for width in widths])
+    rate[[width % 16 == 0 for width in widths]] *= 0.99  # not worth halving the choices
+    advice = advice_from([widths], [rate / rate.mean()], ["a layer"])
+    assert advice.round_to == 8
+    assert advice.in_words().startswith("round_to = 8: multiples of 8 channels take 30 % less time per FLOP")
+
+
+def test_advice_leaves_the_search_free_where_nothing_pays() -> None:
+    advice = advice_from([range(1, 34)], [np.ones(33)], ["a layer"])
+    assert advice.round_to == 1
+    assert "no multiple pays" in advice.in_words()
+
+
+def test_layers_are_timed_for_advice() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 40, 3), nn.Conv2d(40, 40, 3), nn.Flatten(), nn.Linear(40 * 16, 40))
+    advice = advise(network, torch.zeros(1, 1, 8, 8), device=CPU, rounds=1)
+    assert advice.layers == ("convolution 3 x 3 of 40 channels at 6 x 6", "linear of 40 channels")
+    assert advice.widths == 33
+    assert set(advice.relative) == {1, 2, 4, 8, 16, 32}
+    with pytest.raises(NetworkError, match="any width will do"):
+        advise(tiny.cnn(8), IMAGE, device=CPU, rounds=1)

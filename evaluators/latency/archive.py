@@ -6,7 +6,7 @@
      "measured": [{"point": 12, "genome": [8, 16], "name": "point 12", "shape": [1, 64, 64],
                    "runtime": "eager", "batch": 1, "device": "cpu", "threads": 1, "machine": "...",
                    "median_ms": 3.1, "low_ms": 3.0, "high_ms": 3.4, "least_ms": 2.9, "runs": 350,
-                   "peak_bytes": 1200000, "note": null}, ...]}
+                   "peak_bytes": 1200000, "note": null, "predicted_ms": 3.0}, ...]}
 
 Times are of one call, that is of `batch` images; low and high are the 10 % and 90 % quantiles. What could
 not be measured is null, and `note` says why.

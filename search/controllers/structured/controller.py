@@ -18,7 +18,7 @@ from spaces.messages import Genome, Record
 from spaces.objectives import Objective, per_case_of
 from spaces.space import ChannelSpace
 
-_COSTS = ("flops", "params", "activation_bytes")
+_COSTS = ("flops", "params", "activation_bytes", "latency_ms")
 _LEAST = 3  # networks beside dense before the model is asked
 _PATHS = 24
 _OFFSPRING = 160
