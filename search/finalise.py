@@ -13,6 +13,7 @@ from pathlib import Path
 from search.artefacts import write_results
 from search.config import CampaignConfig, override, parse_config
 from search.finalisation import DENSE, Finalisation
+from search.latency_table import stored_latency
 from search.launch import check_execution
 from search.monitor import Monitor
 from search.points import Choice, choose
@@ -111,7 +112,7 @@ def _problem(config: CampaignConfig, row: CampaignRow, artifacts: Path, monitor:
         search = config.search.model_copy(update={"rungs": ()})
         proxy = config.proxy.model_copy(update={"rung": "full"})
         config = config.model_copy(update={"data": data, "search": search, "proxy": proxy})
-    problem = prepare(config, artifacts, monitor)
+    problem = prepare(config, artifacts, monitor, stored_latency(row))
     then, now = row.fingerprints, problem.workload.fingerprints
     parts = [] if folded else [part for part in _DECIDE if then.get(part) != now[part]]
     if row.description["data"]["fingerprint"] != problem.splits.fingerprint:

@@ -11,6 +11,7 @@ from evaluators.precision import resolve_device
 from search.config import CampaignConfig
 from search.controllers.sampling import StratifiedSampler
 from search.monitor import Monitor
+from search.store.entries import CampaignRow
 from spaces.errors import ConfigError, InputError
 from spaces.latency import LatencyModel
 from spaces.messages import Genome
@@ -39,6 +40,12 @@ def latency_model(
     with monitor.stage("measuring latency") as advance:
         device = resolve_device(settings.device)
         return fit_latency(network, space, image, genomes, settings, device, advance)
+
+
+def stored_latency(row: CampaignRow) -> LatencyModel | None:
+    """The model that a campaign began with: another fit would be another objective."""
+    found = row.description.get("latency")
+    return None if found is None else LatencyModel.from_json(found, row.fingerprints["space"])
 
 
 def spread_genomes(space: ChannelSpace, n: int, seed: int = 0) -> list[Genome]:

@@ -14,12 +14,13 @@ from search.controllers.bounded import Bounded
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.halving import Halving
+from search.latency_table import stored_latency
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
 from search.schedule import Racing, Schedule
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
-from search.store.entries import CampaignEntry, CampaignRow
+from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError, RunError
 from spaces.latency import LatencyModel
 
@@ -105,7 +106,7 @@ def resume(
         if changed := begun.differences(config):
             raise _changed(row.id, changed, "only budget and execution may change; start a new campaign")
         check_execution(config)
-        problem = _prepared(config, artifact_dir(url), monitor, _stored_latency(row))
+        problem = _prepared(config, artifact_dir(url), monitor, stored_latency(row))
         now = problem.spec.fingerprints
         if changed := [
             f"{part}: {row.fingerprints.get(part, 'none')[:8]} -> {now[part][:8]}"
@@ -129,12 +130,6 @@ def _prepared(
             "stopped before the first trial; what was trained to its end is kept: the same command goes on"
         )
         raise
-
-
-def _stored_latency(row: CampaignRow) -> LatencyModel | None:
-    """The model of latency that a campaign began with: another fit would be another objective."""
-    found = row.description.get("latency")
-    return None if found is None else LatencyModel.from_json(found, row.fingerprints["space"])
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:

@@ -205,6 +205,11 @@ def prepare(
     if needs_latency(config):
         image = torch.zeros(1, splits.channels, *splits.spatial)
         latency = latency or latency_model(config, network, space, image, monitor)
+        if latency.space != space.fingerprint:
+            raise ConfigError(
+                "latency was fitted to another network than network.factory gives now; put back what was "
+                "there, or start a new campaign"
+            )
         monitor.say(in_words(latency))
         space = space.timed(latency)
     bounds_of(config.constraints, space).check()
