@@ -2,15 +2,30 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports.details import (
+    calibration_frame,
+    class_frame,
+    final_class_frame,
+    finalised_frame,
+    latency_frame,
+    prior_frames,
+    replicates_frame,
+)
 from reports.table import failed_frame, headline, history_frame, ladder_hypervolume, trials_frame
+from spaces.finals import FinalNetwork
+from spaces.intervals import smallest_difference
 from spaces.messages import Genome, Record
 
 TOLERANCE = 0.02
 """How far below dense counts as keeping the metric, in the page's sentence."""
+
+MOST_CLASSES = 400
+"""Networks whose classes are looked at: the fronts first."""
 
 _NAMES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 
@@ -28,12 +43,21 @@ class CampaignReport:
         metric: Name of the measured figure.
         chance: Its value for a network that knows nothing.
         cases: Number of validation cases (or patients) behind every metric.
+        status: "complete", or how the campaign stands.
         trials: `trials_frame`.
         failed: `failed_frame`.
         history: `history_frame`.
         ladder_hypervolume: Hypervolume of dense and ladder alone.
         groups: The channel groups along the network: name, units, channels, flops_share (of the dense
             network's FLOPs that the group takes part in; NaN if unknown).
+        classes: `class_frame` of the networks that may matter.
+        replicates: `replicates_frame`.
+        calibration: `calibration_frame`.
+        finalised: `finalised_frame`.
+        final_classes: `final_class_frame`.
+        latency: `latency_frame`.
+        prior_outcome: The first of `prior_frames`.
+        prior_weights: The second.
         provenance: Label -> text: versions, seed, command, dates, fingerprint and whatever else an auditor
             asks for; shown in this order. Absolute paths are cut to their last component.
         constraints: Those of the campaign, by their settings' names; see `reports.constraints`.
@@ -48,11 +72,20 @@ class CampaignReport:
     metric: str
     chance: float
     cases: int
+    status: str
     trials: pd.DataFrame
     failed: pd.DataFrame
     history: pd.DataFrame
     ladder_hypervolume: float
     groups: pd.DataFrame
+    classes: pd.DataFrame
+    replicates: pd.DataFrame
+    calibration: pd.DataFrame
+    finalised: pd.DataFrame
+    final_classes: pd.DataFrame
+    latency: pd.DataFrame
+    prior_outcome: pd.DataFrame
+    prior_weights: pd.DataFrame
     provenance: Mapping[str, str] = field(default_factory=dict)
     constraints: Mapping[str, float] = field(default_factory=dict)
     objectives: tuple[str, ...] = ("flops",)
@@ -61,6 +94,16 @@ class CampaignReport:
     def metric_name(self) -> str:
         """The metric in words."""
         return _NAMES.get(self.metric, self.metric.replace("_", " "))
+
+    @property
+    def network_name(self) -> str:
+        """The network without its arguments."""
+        return self.network.partition("(")[0]
+
+    @property
+    def data_name(self) -> str:
+        """The data without their sizes."""
+        return self.data.partition(",")[0].partition(" (")[0]
 
     @property
     def dense(self) -> pd.Series:
@@ -83,9 +126,25 @@ class CampaignReport:
         return float(self.trials.attrs["replicate_sd"])
 
     @property
+    def n_fronts(self) -> int:
+        """Networks on the observed or the advised front, dense included."""
+        trials = self.trials
+        return int((trials["front"] | trials["advised"] | trials["kind"].eq("dense")).sum())
+
+    @property
+    def smallest_difference(self) -> float:
+        """The smallest difference to dense that these cases show with a power of 80 %; NaN if unknown."""
+        return smallest_difference(self.trials["se"].to_numpy())
+
+    @property
     def n_trials(self) -> int:
         """Trials finished, failed ones included."""
         return int(self.trials["replicates"].sum()) + len(self.failed)
+
+    @property
+    def tested(self) -> pd.DataFrame:
+        """The finalised networks that the test split was opened for."""
+        return self.finalised[self.finalised["metric"].notna()]
 
 
 def campaign_report(
@@ -105,8 +164,19 @@ def campaign_report(
     patients: np.ndarray | None = None,
     rung: str = "finetune",
     value: str = "metric",
+    status: str = "complete",
+    class_cases: Mapping[str, int] | None = None,
+    finalised: Sequence[FinalNetwork] = (),
+    latency: Sequence[Mapping[str, Any]] = (),
+    calibration: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Any] | None = None,
 ) -> CampaignReport:
     """A campaign's report from its records and a few words about it; see `CampaignReport`.
+
+    Beside words as in `CampaignReport`: `dense` and `ladder` are genomes; `patients` the anonymous patient
+    index of each validation case; `rung` the fidelity to show; `class_cases` the validation cases by class;
+    `finalised` what `search.finalised.finalised` lists; `latency` the rows of `latency.json`; `calibration`
+    and `prior` what the campaign's description holds under these names (see `reports.details`).
 
     Raises:
         InputError: Dense has not been measured.
@@ -114,6 +184,7 @@ def campaign_report(
     trials = trials_frame(
         records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung, value=value
     )
+    outcome, weights = prior_frames(prior)
     return CampaignReport(
         id=id,
         name=name,
@@ -123,10 +194,34 @@ def campaign_report(
         metric=metric,
         chance=chance,
         cases=int(trials.attrs["cases"]),
+        status=status,
         trials=trials,
         failed=failed_frame(records),
         history=history_frame(records, metric=metric, dense=dense, chance=chance, rung=rung),
         ladder_hypervolume=ladder_hypervolume(trials, chance),
         groups=groups,
+        classes=class_frame(
+            records,
+            _worth_a_look(trials),
+            metric=metric,
+            dense=dense,
+            cases=class_cases,
+            patients=patients,
+            rung=rung,
+        ),
+        replicates=replicates_frame(records, metric=metric, dense=dense, rung=rung),
+        calibration=calibration_frame(calibration),
+        finalised=finalised_frame(finalised),
+        final_classes=final_class_frame(finalised),
+        latency=latency_frame(latency, trials),
+        prior_outcome=outcome,
+        prior_weights=weights,
         provenance=dict(provenance),
     )
+
+
+def _worth_a_look(trials: pd.DataFrame) -> list[int]:
+    """Numbers of dense, the ladder, both fronts, and of the best plausible networks besides."""
+    rank = trials["kind"].ne("search") * 4 + trials["advised"] * 2 + trials["front"] * 2 + trials["plausible"]
+    ordered = trials.assign(rank=rank).sort_values(["rank", "estimate"], ascending=False)
+    return [int(number) for number in ordered["number"].head(MOST_CLASSES)]

@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
-from reports import figures
 from reports.campaign import TOLERANCE, CampaignReport
+from reports.drawing import plotly_js
+from reports.payload import as_plain, campaign_payload, compare_figures
 from reports.theme import DARK
 from spaces.errors import InputError
 from spaces.scrubbing import without_files, without_paths
 
-_COLUMNS = (
-    *("number", "kind", "front", "plausible", "replicates", "metric", "difference", "half", "loss"),
-    *("flops", "params", "activation_bytes"),
-)
+_SCRIPTS = ("plots.js", "networks.js", "chosen.js", "report.js")
 _UNSAFE_IN_SCRIPT = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
@@ -45,7 +42,15 @@ def write_report(reports: CampaignReport | Sequence[CampaignReport], path: str |
     Raises:
         InputError: The file cannot be written, or there is no campaign.
     """
-    page = render([reports] if isinstance(reports, CampaignReport) else list(reports))
+    return write_page(render([reports] if isinstance(reports, CampaignReport) else list(reports)), path)
+
+
+def write_page(page: str, path: str | Path) -> Path:
+    """Write a page to a file, whole or not at all; its folder is made where it is missing.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -66,23 +71,30 @@ def render(reports: Sequence[CampaignReport]) -> str:
     if not reports:
         raise InputError("a report needs at least one campaign")
     reports = [_cleaned(report) for report in reports]
-    scripts = {"plotly_js": _script(figures.plotly_js()), "report_js": _script(_template_text("report.js"))}
+    own = "\n".join(["(() => {", *(template_text(name) for name in _SCRIPTS), "})();"])
+    scripts = {
+        "theme_js": _script(template_text("theme.js")),
+        "plotly_js": _script(plotly_js()),
+        "report_js": _script(own),
+    }
+    compared = compare_figures(list(reports)) if len(reports) > 1 else {}
     payload: dict[str, Any] = {
         "dark": DARK,
-        "campaigns": [_payload(report) for report in reports],
-        "compare": None,
+        "campaigns": [campaign_payload(report) for report in reports],
+        "compare": [as_plain(figure) for figure in compared.values()],
     }
-    if len(reports) > 1:
-        frames = {f"{report.name} ({report.id})": report.trials for report in reports}
-        payload["compare"] = _figure(figures.compare_figure(frames))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html").render(
         reports=reports,
+        compared=list(compared),
+        percent=percent,
+        signed=signed,
+        figures=[campaign["figures"] for campaign in payload["campaigns"]],
         answers=[answer(report) for report in reports],
-        policy=_policy(scripts.values()),
-        css=Markup(_template_text("report.css")),  # our own file
+        policy=script_policy(scripts.values()),
+        css=Markup(template_text("report.css")),  # our own file
         data=Markup(_json(payload)),  # escaped for a script element
         margin=TOLERANCE,
         **scripts,
@@ -94,7 +106,7 @@ def answer(report: CampaignReport) -> dict[str, str]:
     row, dense, metric = report.headline, report.dense, report.metric_name
     if row["kind"] == "dense":
         text = f"No pruned network has been measured yet; dense reaches {metric} {dense['metric']:.3f}."
-        return {"number": "", "sentence": text, "caveat": ""}
+        return {"number": "", "sentence": text, "caveat": "", "ground": ""}
     difference = float(row["difference"])
     relation = f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'} dense"
     if round(abs(difference), 3) == 0:
@@ -110,7 +122,12 @@ def answer(report: CampaignReport) -> dict[str, str]:
         )
     else:
         caveat = f"That a network stays within {TOLERANCE} of dense is not shown by {report.cases} cases."
-    return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat}
+    ground = (
+        "Validation figures after equal, short fine-tuning; the search chose on these same cases, so they "
+        "flatter. Held-out cases decide"
+    )
+    ground += ": see what was finalised, below." if len(report.tested) else "."
+    return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat, "ground": ground}
 
 
 def percent(ratio: float) -> str:
@@ -118,6 +135,11 @@ def percent(ratio: float) -> str:
     value = 100 * ratio
     digits = 0 if value >= 10 else 1 if value >= 1 else 2
     return f"{value:.{digits}f} %"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, a true minus; a dash where it is not known."""
+    return "–" if value != value else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _cleaned(report: CampaignReport) -> CampaignReport:
@@ -131,42 +153,21 @@ def _cleaned(report: CampaignReport) -> CampaignReport:
         controller=without_paths(report.controller),
         failed=report.failed.assign(error=[without_files(str(error)) for error in report.failed["error"]]),
         groups=report.groups.assign(name=[without_paths(str(name)) for name in report.groups["name"]]),
+        latency=report.latency.assign(
+            note=None, machine=[_words(text) for text in report.latency["machine"]]
+        ),
+        prior_outcome=report.prior_outcome.assign(
+            group=[without_paths(str(name)) for name in report.prior_outcome["group"]]
+        ),
+        prior_weights=report.prior_weights.assign(
+            source=[without_paths(str(name)) for name in report.prior_weights["source"]]
+        ),
         provenance={without_paths(k): without_paths(str(v)) for k, v in report.provenance.items()},
     )
 
 
-def _payload(report: CampaignReport) -> dict[str, Any]:
-    """Numbers and figures of one campaign for the page's script."""
-    chosen = report.headline
-    trials = report.trials.assign(half=(report.trials["high"] - report.trials["low"]) / 2)
-    return {
-        "metric": report.metric_name,
-        "selected": int(chosen["number"]),
-        "columns": {name: _plain(trials[name]) for name in _COLUMNS},
-        "genomes": [list(map(int, genome)) for genome in trials["genome"]],
-        "units": _plain(report.groups["units"]),
-        "channels": _plain(report.groups["channels"]),
-        "shares": _plain(100 * report.groups["flops_share"]),
-        "figures": {
-            "front": _figure(figures.front_figure(trials, report.metric_name, int(chosen["number"]))),
-            "ratios": _figure(figures.ratios_figure(report.groups, chosen["genome"])),
-            "history": _figure(
-                figures.history_figure(report.history, report.ladder_hypervolume, report.metric_name)
-            ),
-        },
-    }
-
-
-def _plain(column: pd.Series) -> list[Any]:
-    """Values that JSON knows, with six meaningful digits; NaN becomes null."""
-    values = column.tolist()
-    if column.dtype.kind != "f":
-        return values
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
-
-
-def _figure(figure: Any) -> Any:
-    return json.loads(figure.to_json())
+def _words(text: object) -> str:
+    return without_files(str(text or ""))
 
 
 def _json(payload: object) -> str:
@@ -180,14 +181,16 @@ def _script(text: str) -> Markup:
     return Markup(text.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script"))
 
 
-def _policy(scripts: Iterable[str]) -> str:
+def script_policy(scripts: Iterable[str]) -> str:
+    """A content security policy that lets these scripts run, and nothing else, and loads nothing."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _template_text(name: str) -> str:
+def template_text(name: str) -> str:
+    """One of our own templates, as it is."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

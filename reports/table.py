@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from spaces.errors import InputError
+from reports.networks import measured_networks, pooled
 from spaces.estimates import Estimates, shrunken_estimates
 from spaces.fronts import front_hypervolume, hypervolume_history, non_dominated
 from spaces.intervals import paired_difference, plausible_front, replicate_sd
@@ -62,16 +62,8 @@ def trials_frame(
     Raises:
         InputError: Dense has not been measured: there is nothing to compare with.
     """
-    by_genome: dict[Genome, list[Record]] = {}
-    for record in _complete(records, rung, metric):
-        by_genome.setdefault(record.trial.genome, []).append(record)
-    if dense not in by_genome:
-        raise InputError(
-            f"the dense network has no measured {metric} yet, and everything is compared with it; "
-            "resume the campaign until its first trial is complete"
-        )
-    by_genome = _seen_in_every_fold(by_genome, dense)
-    shares = np.stack([_pooled(runs) for runs in by_genome.values()])
+    by_genome = measured_networks(records, metric=metric, dense=dense, rung=rung)
+    shares = np.stack([pooled(runs) for runs in by_genome.values()])
     noise = _noise(by_genome, metric)
     rows = [_row(runs, metric, dense, ladder) for runs in by_genome.values()]
     frame = pd.DataFrame(rows)
@@ -106,20 +98,6 @@ def trials_frame(
     lost = frame["disagreement"] if value == "agreement" else -estimates.cautious
     frame["advised"] = non_dominated(np.column_stack([frame["flops"], lost]))
     return frame
-
-
-def _seen_in_every_fold(by_genome: dict[Genome, list[Record]], dense: Genome) -> dict[Genome, list[Record]]:
-    """Only networks that every case can be compared on: others were dropped after the first folds."""
-    folds = {record.trial.fold for record in by_genome[dense]}
-    return {g: runs for g, runs in by_genome.items() if {record.trial.fold for record in runs} >= folds}
-
-
-def _pooled(runs: Sequence[Record]) -> np.ndarray:
-    """Each case's share, averaged over replicates; out-of-fold cases one fold after the other."""
-    by_fold: dict[int, list[np.ndarray]] = {}
-    for record in runs:
-        by_fold.setdefault(record.trial.fold, []).append(_shares(record))
-    return np.concatenate([np.mean(by_fold[fold], axis=0) for fold in sorted(by_fold)])
 
 
 def _estimates(
@@ -264,15 +242,6 @@ def _student(sampling: np.ndarray, training: np.ndarray, *freedoms: int) -> np.n
     weight = (parts**2 / np.maximum(freedoms, 1)[:, None]).sum(axis=0)
     freedom = np.divide(total**2, weight, out=np.ones_like(total), where=weight > 0)
     return np.asarray(stdtrit(freedom, 0.975))
-
-
-def _complete(records: Iterable[Record], rung: str, metric: str) -> list[Record]:
-    of_rung = [r for r in records if r.trial.rung == rung and r.complete and np.isfinite(r.value(metric))]
-    return sorted(of_rung, key=lambda record: record.trial.number)
-
-
-def _shares(record: Record) -> np.ndarray:
-    return np.asarray(record.outcome.per_case["metric"], dtype=float)
 
 
 def _noise(by_genome: dict[Genome, list[Record]], metric: str) -> float:

@@ -11,6 +11,7 @@ import pandas as pd
 
 INK, MUTED, GRID, PAPER, FAINT, TRACK = "#1b2733", "#586673", "#e4e9ed", "#ffffff", "#b9c3cc", "#edf1f4"
 FRONT, LADDER, GREEN, PINK, GOLD = "#0a6aa6", "#c2520c", "#04785a", "#a4487b", "#8f6b00"
+ADVISED, BAR = "#0b5f96", "#7ba6c4"
 
 DARK = {
     INK: "#e6ebf0",
@@ -24,6 +25,8 @@ DARK = {
     GREEN: "#3cc79b",
     PINK: "#e09ac2",
     GOLD: "#e3c14f",
+    ADVISED: "#6bbdf2",
+    BAR: "#3f6d8d",
 }
 """Light colour -> its partner on dark paper."""
 
@@ -60,7 +63,7 @@ def layout(height: int) -> dict[str, Any]:
         },
         "hovermode": "closest",
         "xaxis": axis,
-        "yaxis": axis | {"showline": False, "ticks": ""},
+        "yaxis": axis | {"showline": False, "ticks": "", "automargin": True},
     }
 
 

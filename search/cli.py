@@ -14,7 +14,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from search import calibrate_command, data_commands, finalise_command, latency_command, prior_command
+from search import (
+    calibrate_command,
+    data_commands,
+    finalise_command,
+    latency_command,
+    prior_command,
+    report_command,
+)
 from search.options import (
     DEFAULT_STORE,
     Address,
@@ -249,19 +256,10 @@ def front(
         frame.to_csv(sys.stdout, index=False)
 
 
-@app.command()
-def report(
-    campaigns: Annotated[list[str], typer.Argument(metavar="ID...", help="One or several campaigns.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    store: StoreUrl = DEFAULT_STORE,
-) -> None:
-    """Write one self-contained HTML page about one or several campaigns."""
-    print(_write_report(campaigns, store, out))
-
-
 app.command()(calibrate_command.calibrate)
 app.command()(finalise_command.finalise)
 app.command()(latency_command.latency)
+app.command()(report_command.report)
 
 
 def main() -> None:

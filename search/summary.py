@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluators.latency.archive import latency_file, read_latencies
+from search.finalised import finalised
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from spaces.errors import StoreError
@@ -54,6 +56,12 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         patients=None if patients is None else np.array(patients),
         value=row.config["search"].get("value", "metric"),
         rung=(row.config["search"].get("rungs") or [row.config["proxy"]["rung"]])[-1],
+        status=row.status,
+        class_cases=_class_cases(about["data"], folds=row.config["data"].get("folds", 1)),
+        finalised=finalised(store, row.id),
+        latency=read_latencies(latency_file(store.artifacts, row.id)),
+        calibration=about.get("calibration"),
+        prior=about.get("prior"),
     )
     given = row.config.get("constraints", {}).items()
     return replace(
@@ -61,6 +69,15 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         constraints={name: bound for name, bound in given if bound is not None},
         objectives=tuple(row.config["search"].get("objectives", ("flops",))),
     )
+
+
+def _class_cases(data: Mapping[str, Any], folds: int) -> dict[str, int]:
+    """Cases by class among those that candidates are measured on: val, or with folds train and val."""
+    counts = data.get("class_counts", {})
+    parts = [counts[name] for name in (("train", "val") if folds > 1 else ("val",)) if name in counts]
+    return {
+        name: sum(numbers) for name, *numbers in zip(data["classes"], *parts, strict=False) if len(numbers)
+    }
 
 
 def front_points(report: "CampaignReport") -> dict[str, Any]:
@@ -149,6 +166,18 @@ def _provenance(row: CampaignRow) -> dict[str, str]:
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None
-    )
+    """Settings that say something, as people write them."""
+    said = ((key.replace("_", " "), _said(value)) for key, value in settings.items())
+    return ", ".join(f"{key} {value}".strip() for key, value in said if value is not None)
+
+
+def _said(value: Any) -> str | None:
+    if value is None or value == [] or value == {} or value == ():
+        return None
+    if isinstance(value, Mapping):
+        return f"({_in_words({key: entry for key, entry in value.items() if entry})})"
+    if isinstance(value, bool):
+        return "" if value else "off"
+    if isinstance(value, list | tuple):
+        return " then ".join(str(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

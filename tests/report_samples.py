@@ -1,11 +1,13 @@
 """A made-up campaign that looks like a real one: records, groups and words, for the report's tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from reports.campaign import CampaignReport, campaign_report
+from spaces.finals import ClassResult, Estimate, FinalNetwork, Reliability, TestResult
 from spaces.messages import Genome, Outcome, Record, Trial
 
 NAMES = ["conv1"] + [
@@ -14,6 +16,7 @@ NAMES = ["conv1"] + [
 UNITS = [64] + [64] * 4 + [128] * 4 + [256] * 4 + [512] * 4
 DENSE: Genome = tuple(UNITS)
 CASES = 80
+CLASSES = {"benign": 58, "malignant": 22}
 DENSE_FLOPS, DENSE_PARAMS, DENSE_BYTES = 1.82e9, 11.2e6, 4.1e6
 
 
@@ -58,7 +61,10 @@ def record(
     shares = quality + hard + 0.03 * rng.standard_normal(CASES) + 0.003 * rng.standard_normal()
     shares = shares.astype(np.float32)
     values = {"auc": float(shares.mean(dtype=float)), "loss": float(1.2 - shares.mean(dtype=float))}
-    outcome = Outcome(number, "complete", values, {"metric": shares, "loss": 1 - shares}, {"wall_s": 11.0})
+    recalls = np.column_stack([shares + 0.02, shares - 0.1 * (1 - float(kept.mean()))]).astype(np.float32)
+    values |= {f"recall/{name}": float(recalls[:, i].mean()) for i, name in enumerate(CLASSES)}
+    per_case = {"metric": shares, "loss": 1 - shares, "classes": recalls}
+    outcome = Outcome(number, "complete", values, per_case, {"wall_s": 11.0})
     return Record(trial, outcome, costs(genome))
 
 
@@ -77,6 +83,139 @@ def records(networks: int = 60, seed: int = 0) -> list[Record]:
     return found
 
 
+def finals() -> list[FinalNetwork]:
+    """Dense and two of the ladder, finalised and tested."""
+    networks = []
+    for point, genome, change in ((0, DENSE, None), (3, LADDER[0], -0.004), (5, LADDER[2], -0.021)):
+        difference = None if change is None else Estimate(change, change - 0.02, change + 0.02)
+        value = 0.881 + (change or 0.0)
+        recall = Estimate(value - 0.1, value - 0.2, value + 0.05)
+        classes = [
+            ClassResult(name, "recall", 20 + 30 * i, recall, difference)
+            for i, name in enumerate(["malignant", "benign"])
+        ]
+        test = TestResult(
+            {"auc": value},
+            Estimate(value, value - 0.04, value + 0.04),
+            difference,
+            tuple(classes),
+            Reliability(0.031, (0.6, 0.9), (0.55, 0.92), (0.3, 0.7)),
+        )
+        ratios = {name: cost / costs(DENSE)[name] for name, cost in costs(genome).items()}
+        networks.append(
+            FinalNetwork(
+                point=point,
+                dense=change is None,
+                folder="dense" if change is None else f"point-{point}",
+                genome=genome,
+                metric="auc",
+                costs=costs(genome),
+                ratios=ratios,
+                recipe={},
+                val={"auc": value + 0.01},
+                seconds=60.0,
+                weights="ab",
+                test=test,
+                cases=156,
+                tested_together=3,
+                openings=1,
+                opened="2026-11-24T10:00:00+00:00",
+            )
+        )
+    return networks
+
+
+def latencies() -> list[dict[str, object]]:
+    """Rows of `latency.json` of dense and two of the ladder, one of them not measured."""
+    rows = []
+    for point, genome, ms in ((0, DENSE, 12.0), (3, LADDER[0], 7.5), (4, LADDER[1], None)):
+        times = dict.fromkeys(("median_ms", "low_ms", "high_ms"))
+        if ms is not None:
+            times = {"median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.2 * ms}
+        fixed = {"runtime": "eager", "batch": 1, "device": "cpu", "threads": 1, "machine": "a processor"}
+        note = None if ms is not None else "it would not run"
+        rows.append(
+            {"point": point, "genome": list(genome), **fixed, **times, "peak_bytes": 4e6, "note": note}
+        )
+    return rows
+
+
+def calibration() -> dict[str, object]:
+    """What a calibration keeps in a description."""
+
+    def tau(value: float) -> dict[str, float]:
+        return {"tau": value, "low": value - 0.2, "high": min(1.0, value + 0.2)}
+
+    rungs = [
+        {
+            "rung": rung,
+            "value": value,
+            "overall": tau(t),
+            "within": tau(t - 0.1),
+            "seconds": s,
+            "regret": 0.01,
+        }
+        for rung, s, t in (("recalibrate", 0.4, 0.3), ("shared", 0.6, 0.62), ("finetune", 9.0, 0.7))
+        for value in ("metric", "loss")
+    ]
+    ends = {"ceiling": tau(0.8), "ceiling_within": tau(0.7), "full_seconds": 60.0}
+    return {"networks": 12, "rungs": rungs, **ends}
+
+
+def prior() -> dict[str, object]:
+    """What a campaign with a prior keeps in its description."""
+    outcome = [
+        {
+            "group": name,
+            "kept": 0.5,
+            "predicted": 0.02 + 0.002 * i,
+            "predicted_low": 0.01,
+            "predicted_high": 0.07,
+        }
+        | {"observed": 0.03, "observed_low": 0.0, "observed_high": None}
+        for i, name in enumerate(NAMES)
+    ]
+    weights = [
+        {"number": n, "source": source, "weight": weight}
+        for n in range(8, 60)
+        for source, weight in (("pneumonia-a3k9", 0.5 * 0.97**n), ("none", 1 - 0.5 * 0.97**n))
+    ]
+    return {"outcome": outcome, "weights": weights}
+
+
+def of_many_trials(few: CampaignReport, networks: int) -> CampaignReport:
+    """The same campaign as if it had measured so many networks, most of them a little worse than its own."""
+    rng = np.random.default_rng(0)
+    copies = few.trials.iloc[rng.integers(0, len(few.trials), networks - len(few.trials))].copy()
+    worse = rng.uniform(0.002, 0.03, len(copies))
+    copies["number"] = 1000 + np.arange(len(copies))
+    copies["kind"], copies["front"], copies["advised"] = "search", False, False
+    copies["metric"] -= worse
+    for column in ("difference", "low", "high", "estimate"):
+        copies[column] -= worse
+    copies["flops"] *= rng.uniform(0.9, 1.0, len(copies))
+    copies["flops_ratio"] = copies["flops"] / DENSE_FLOPS
+    trials = pd.concat([few.trials, copies], ignore_index=True)
+    trials.attrs |= few.trials.attrs
+    numbers = np.arange(networks)
+    history = pd.DataFrame({"number": numbers, "hypervolume": np.linspace(0, few.hypervolume, networks)})
+    return replace(few, trials=trials, history=history)
+
+
+def full_report(**words: object) -> CampaignReport:
+    """The sample campaign with everything that a campaign can have."""
+    everything = {
+        "finalised": finals(),
+        "latency": latencies(),
+        "calibration": calibration(),
+        "prior": prior(),
+    }
+    found = records()
+    rng = np.random.default_rng(5)
+    again = [record(len(found) + i, LADDER[i], rng, replicate=1) for i in range(3)]
+    return report([*found, *again], **(everything | words))
+
+
 def report(found: Sequence[Record] | None = None, **words: object) -> CampaignReport:
     """The sample campaign's report; words replace those of the campaign."""
     settings: dict[str, object] = {
@@ -90,6 +229,7 @@ def report(found: Sequence[Record] | None = None, **words: object) -> CampaignRe
         "dense": DENSE,
         "ladder": LADDER,
         "groups": groups(),
+        "class_cases": CLASSES,
         "provenance": {
             "data": "BreastMNIST, 28 × 28 pixels; 546 train, 80 validation, 156 test (not opened)",
             "network": "monai.networks.nets:resnet18(spatial_dims=2, n_input_channels=1, num_classes=2)",

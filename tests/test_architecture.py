@@ -24,8 +24,9 @@ ROOMS = {  # vendor library -> the only files that may import it
     "optuna": {"search/controllers/samplers.py"},
     "ray": {"evaluators/pools/cluster.py", "evaluators/pools/tuner.py"},  # the pool; Ray Tune
     "sqlalchemy": {"search/store/archive.py", "search/store/engine.py", "search/store/schema.py"},
-    "plotly": {"reports/figures.py", "reports/graph.py", "reports/page.py"},
-    "jinja2": {"reports/page.py"},
+    "plotly": {"reports/drawing.py", "reports/figures.py", "reports/detail_figures.py", "reports/graph.py"},
+    "jinja2": {"reports/page.py", "reports/examples.py"},
+    "kaleido": {"reports/pictures.py"},
     "onnxruntime": {"evaluators/latency/runtimes.py"},
     "typer": {"search/cli.py", "search/options.py", *COMMANDS},
     "nibabel": {"evaluators/data/reading.py"},

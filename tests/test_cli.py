@@ -83,6 +83,10 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     shown = call("front", finished).out
     assert " dense" in shown
     assert "* advised, by the shrunken difference" in shown
+    again = call("report", finished, finished, "--out", str(tmp_path / "again.html"), "--with-images")
+    assert again.status == 2
+    assert "has no finalised networks" in again.err
+    assert (tmp_path / "again.html").read_text().count("<article") == 1, "the same campaign once"
     said = call("report", finished, "--out", "page/report.html")
     assert said.out.strip() == "page/report.html"
     assert finished in (tmp_path / "page/report.html").read_text()

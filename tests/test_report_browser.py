@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reports.page import write_report
+from reports.page import percent, write_report
+from reports.pictures import write_pictures
 from tests import report_samples as samples
 
 pytestmark = pytest.mark.browser
@@ -34,7 +36,9 @@ def browser() -> Iterator[object]:
 class Visit:
     """An opened page and everything it complained about or asked for."""
 
-    def __init__(self, browser, path: Path, **context: object) -> None:
+    def __init__(
+        self, browser, path: Path, ready: str = "[data-plot=front] .main-svg", **context: object
+    ) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **context)
@@ -44,8 +48,34 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog opened"), dialog.dismiss()))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("[data-plot=history] .main-svg")
+        self.page.wait_for_selector(ready)
         self.own = path.as_uri()
+
+    def see(self, plot: str) -> None:
+        """Scroll a figure into sight, so that it is drawn."""
+        self.page.locator(f"[data-plot={plot}]").scroll_into_view_if_needed()
+        self.page.wait_for_selector(f"[data-plot={plot}] .main-svg")
+
+    def click_point(self, trace: str, index: int = 0) -> None:
+        """Click a point of the front as a hand does, approaching it first."""
+        place = self.page.evaluate(
+            """([name, index]) => {
+              const plot = document.querySelector("[data-plot=front]");
+              const trace = plot._fullData.find((item) => item.name === name);
+              const {xaxis, yaxis} = plot._fullLayout;
+              const box = plot.getBoundingClientRect();
+              const [left, top] = [box.x + xaxis._offset, box.y + yaxis._offset];
+              return {x: left + xaxis.d2p(trace.x[index]), y: top + yaxis.d2p(trace.y[index])};
+            }""",
+            [trace, index],
+        )
+        self.page.mouse.move(place["x"] - 3, place["y"])
+        self.page.mouse.click(place["x"], place["y"])
+
+    def beside(self, label: str) -> list[str]:
+        """The cells of a row of the table beside dense."""
+        row = self.page.locator("[data-out=beside] tr", has=self.page.get_by_role("rowheader", name=label))
+        return row.first.locator("td").all_inner_texts()
 
     def title(self) -> str:
         return self.page.inner_text("[data-out=title]")
@@ -77,36 +107,37 @@ def visit(browser: object, report_file: Path) -> Iterator[Visit]:
 
 def test_it_draws_and_starts_at_the_headline(visit: Visit) -> None:
     chosen = samples.report().headline
-    assert visit.page.locator(".main-svg").count() >= 3
-    assert visit.title() == f"Trial {chosen['number']}: found by the search"
+    for plot in ("front", "classes", "ratios", "history"):
+        visit.see(plot)
+    assert visit.title() == f"Network {chosen['number']}: found by the search"
     assert visit.trace("front", "selected")["y"] == pytest.approx([chosen["metric"]], rel=1e-4)
     assert visit.page.get_attribute("[data-table] tr.selected", "data-number") == str(chosen["number"])
 
 
 def test_clicking_a_point_changes_every_view(visit: Visit) -> None:
-    trials = samples.report().trials
+    report = samples.report()
+    for plot in ("ratios", "classes"):
+        visit.see(plot)
     before = visit.trace("ratios", "kept")["y"]
-    place = visit.page.evaluate(
-        """() => {
-          const plot = document.querySelector("[data-plot=front]");
-          const trace = plot._fullData.find((item) => item.name === "ladder");
-          const {xaxis, yaxis} = plot._fullLayout;
-          const box = plot.getBoundingClientRect();
-          const [left, top] = [box.x + xaxis._offset, box.y + yaxis._offset];
-          return {x: left + xaxis.d2p(trace.x[0]), y: top + yaxis.d2p(trace.y[0])};
-        }"""
-    )
-    visit.page.mouse.move(place["x"] - 3, place["y"])
-    visit.page.mouse.click(place["x"], place["y"])
-    first = trials[trials["kind"] == "ladder"].iloc[0]
-    assert visit.title() == f"Trial {first['number']}: a rung of the uniform ladder"
+    visit.page.evaluate("scrollTo(0, 300)")
+    visit.click_point("ladder")
+    first = report.trials[report.trials["kind"] == "ladder"].iloc[0]
+    number = first["number"]
+    assert visit.title() == f"Network {number}: a rung of the uniform ladder"
     after = visit.trace("ratios", "kept")["y"]
     assert after == pytest.approx([100 * kept for kept in first["kept"]])
     assert after != before
     assert visit.trace("front", "selected")["y"] == pytest.approx([first["metric"]], rel=1e-4)
-    assert f"{first['metric']:.3f}" in visit.page.inner_text("[data-out=facts]")
+    classes = report.classes[report.classes["number"].eq(number)]
+    assert visit.trace("classes", "validation")["x"] == pytest.approx(
+        classes["difference"].tolist(), abs=1e-3
+    )
+    assert visit.beside("AUC, validation")[1] == f"{first['metric']:.3f}"
+    assert visit.beside("FLOPs")[2].strip() == percent(first["flops_ratio"])
     kept = visit.page.locator("[data-out=groups] td:nth-child(4)").all_text_contents()
     assert kept == [str(count) for count in first["genome"]]
+    assert visit.page.text_content("[data-out=genome]") == " ".join(map(str, first["genome"]))
+    assert visit.page.get_attribute("[data-table] tr.selected", "data-number") == str(number)
 
 
 def test_the_table_chooses_by_keyboard_too(visit: Visit) -> None:
@@ -114,19 +145,49 @@ def test_the_table_chooses_by_keyboard_too(visit: Visit) -> None:
     number = button.inner_text()
     button.focus()
     visit.page.keyboard.press("Enter")
-    assert visit.title().startswith(f"Trial {number}:")
+    assert visit.title().startswith(f"Network {number}:")
     assert button.get_attribute("aria-pressed") == "true"
-    visit.page.click("[data-step='1']")
-    assert visit.page.get_attribute("[data-table] tr.selected", "data-number") == visit.column(1)[3]
+    visit.page.keyboard.press("ArrowDown")
+    below = visit.column(1)[3]
+    assert visit.title().startswith(f"Network {below}:")
+    assert visit.page.evaluate("document.activeElement.textContent") == below
     visit.page.click("[data-step='-1']")
-    assert visit.title().startswith(f"Trial {number}:")
+    assert visit.title().startswith(f"Network {number}:")
+    visit.page.click("[data-step='1']")
+    assert visit.page.get_attribute("[data-table] tr.selected", "data-number") == below
 
 
-def test_stepping_ends_at_the_ends_of_the_front(visit: Visit) -> None:
-    visit.page.locator("[data-table] tbody button").first.click()
+def test_the_front_is_walked_with_the_arrow_keys(visit: Visit) -> None:
+    plot = visit.page.locator("[data-plot=front]")
+    plot.focus()
+    assert plot.evaluate("(e) => getComputedStyle(e).outlineStyle") != "none", "the focus is seen"
+    visit.page.keyboard.press("Home")
+    numbers = visit.column(1)
+    assert visit.title().startswith(f"Network {numbers[0]}:")
     assert visit.page.is_disabled("[data-step='-1']")
-    visit.page.locator("[data-table] tbody button").last.click()
+    visit.page.keyboard.press("ArrowRight")
+    assert visit.title().startswith(f"Network {numbers[1]}:")
+    visit.page.keyboard.press("ArrowLeft")
+    visit.page.keyboard.press("ArrowLeft")
+    assert visit.title().startswith(f"Network {numbers[0]}:"), "it ends at the end"
+    visit.page.keyboard.press("End")
+    assert visit.title().startswith(f"Network {numbers[-1]}:")
     assert visit.page.is_disabled("[data-step='1']")
+
+
+def test_everything_can_be_reached_by_tab(visit: Visit) -> None:
+    seen = []
+    for _ in range(12):
+        visit.page.keyboard.press("Tab")
+        seen.append(
+            visit.page.evaluate(
+                "() => { const e = document.activeElement;"
+                " return e.className || Object.keys(e.dataset)[0] || e.tagName }"
+            )
+        )
+    assert seen[0] == "skip"
+    for wanted in ("themeToggle", "print", "js-plotly-plot", "filter"):
+        assert any(wanted in where for where in seen), (wanted, seen)
 
 
 def test_headers_sort_and_say_so(visit: Visit) -> None:
@@ -145,12 +206,24 @@ def test_headers_sort_and_say_so(visit: Visit) -> None:
 
 def test_the_table_shows_what_is_asked(visit: Visit) -> None:
     trials = samples.report().trials
-    for option, expected in (("plausible", trials["plausible"].sum()), ("front", trials["front"].sum())):
+    for option, expected in (("plausible", trials["plausible"].sum()), ("fronts", samples.report().n_fronts)):
         visit.page.select_option("[data-filter]", option)
         assert len(visit.column(1)) == expected
     visit.page.select_option("[data-filter]", "all")
     assert sorted(map(int, visit.column(1))) == sorted(trials["number"])
     assert visit.page.is_hidden("[data-more]")
+
+
+def test_the_theme_has_a_switch(visit: Visit) -> None:
+    visit.see("history")
+    paper = "() => document.querySelector('[data-plot=history]')._fullLayout.paper_bgcolor"
+    background = "() => getComputedStyle(document.querySelector('section')).backgroundColor"
+    assert visit.page.evaluate(paper) == "#ffffff"
+    visit.page.click("[data-theme-toggle]")
+    assert visit.page.evaluate(background) == DARK_PAPER
+    assert visit.page.evaluate(paper) == "#141b22"
+    visit.page.click("[data-theme-toggle]")
+    assert visit.page.evaluate(paper) == "#ffffff"
 
 
 def test_dark_mode_turns_page_and_figures_and_prints_light(browser: object, report_file: Path) -> None:
@@ -164,7 +237,10 @@ def test_dark_mode_turns_page_and_figures_and_prints_light(browser: object, repo
     width = "() => document.querySelector('[data-plot=front]')._fullLayout.width"
     screen = visit.page.evaluate(width)
     visit.page.pdf()
-    visit.page.wait_for_timeout(300)
+    for _ in range(20):  # the page's policy forbids Playwright's own wait_for_function
+        visit.page.wait_for_timeout(100)
+        if visit.page.evaluate(width) == screen:
+            break
     assert visit.page.evaluate(width) == screen
     assert visit.page.evaluate("() => globalThis.printed") == "#ffffff"
     assert visit.page.evaluate(paper) == "#141b22"
@@ -184,7 +260,10 @@ def test_dark_mode_turns_page_and_figures_and_prints_light(browser: object, repo
 def test_hostile_names_stay_text(browser: object, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script><a href='javascript:alert(3)'>x</a>"
     report = samples.report(name=evil, network=evil, groups=samples.groups([f"{i}{evil}" for i in range(17)]))
-    visit = Visit(browser, write_report([report, samples.report()], tmp_path / "evil.html"))
+    path = write_report([report, samples.report()], tmp_path / "evil.html")
+    visit = Visit(browser, path, ready="#compare-0 .main-svg")
+    for plot in ("ratios", "classes", "history"):
+        visit.see(plot)
     assert visit.page.inner_text("h1 >> nth=1") == evil
     assert visit.page.locator("img, main script, a[href^=javascript]").count() == 0
     visit.page.wait_for_timeout(200)
@@ -197,19 +276,72 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: object, report_file: 
     visit = Visit(browser, report_file)
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.page.reload()
-    visit.page.wait_for_selector("[data-plot=history] .main-svg")
+    for plot in ("front", "classes", "ratios", "history"):
+        visit.see(plot)
     assert visit.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     visit.context.close()
     assert visit.complaints == []
 
 
-def test_many_trials_are_shown_in_parts(browser: object, tmp_path: Path) -> None:
-    report = samples.report(samples.records(400))
-    visit = Visit(browser, write_report(report, tmp_path / "many.html"))
+def test_ten_thousand_trials_open_in_three_seconds_and_six_megabytes(browser: object, tmp_path: Path) -> None:
+    few = samples.report(samples.records(400))
+    path = write_report(samples.of_many_trials(few, 10_000), tmp_path / "many.html")
+    assert path.stat().st_size < 6e6
+    start = time.perf_counter()
+    visit = Visit(browser, path)
+    opened = time.perf_counter() - start
+    assert opened < 3, f"{opened:.1f} s"
     visit.page.select_option("[data-filter]", "all")
     assert len(visit.column(1)) == 200
-    visit.page.click("[data-more]")
-    assert len(visit.column(1)) == len(report.trials)
-    assert visit.page.is_hidden("[data-more]")
+    visit.page.locator("[data-table] tbody button").nth(150).click()
+    assert visit.title().startswith(f"Network {visit.column(1)[150]}:")
+    start = time.perf_counter()
+    visit.page.keyboard.press("ArrowDown")
+    visit.title()
+    assert time.perf_counter() - start < 1
+    visit.context.close()
+    assert visit.complaints == []
+
+
+def test_everything_that_a_campaign_can_have_is_drawn(browser: object, tmp_path: Path) -> None:
+    visit = Visit(browser, write_report(samples.full_report(), tmp_path / "full.html"))
+    for plot in ("classes", "ratios", "latency", "history", "calibration", "replicates", "prior", "weights"):
+        visit.see(plot)
+    visit.page.evaluate("scrollTo(0, 300)")
+    visit.click_point("tested")
+    assert visit.title().startswith("Network 3:")
+    assert "On held-out test cases: −0.004" in visit.page.inner_text("[data-out=summary]")
+    assert visit.trace("classes", "test")["x"] == pytest.approx([-0.004, -0.004])
+    assert visit.beside("PyTorch, batch 1, cpu, 1 thread") == ["12.0 ms", "7.50 ms", "63 %"]
+    assert visit.beside("AUC, held-out test")[2] == "−0.004"
+    visit.context.close()
+    assert visit.complaints == []
+
+
+def test_figures_become_pictures(browser: object, tmp_path: Path) -> None:
+    pytest.importorskip("kaleido")
+    files = write_pictures([samples.report(samples.records(0))], tmp_path / "pictures")
+    assert {path.name for path in files} >= {"breast-3f9a-front.png", "breast-3f9a-front.svg"}
+    front = (tmp_path / "pictures" / "breast-3f9a-front.png").read_bytes()
+    assert front.startswith(b"\x89PNG")
+    assert int.from_bytes(front[16:20], "big") == 2000, "sharp on a projector"
+    assert "<svg" in (tmp_path / "pictures" / "breast-3f9a-front.svg").read_text()[:200]
+
+
+def test_several_campaigns_each_follow_their_own_choice(browser: object, tmp_path: Path) -> None:
+    pages = [
+        samples.report(),
+        samples.report(metric="loss", name="by loss"),
+        samples.report(samples.records(0)[:3]),
+    ]
+    visit = Visit(browser, write_report(pages, tmp_path / "several.html"), ready="#compare-1 .main-svg")
+    articles = visit.page.locator("article")
+    assert articles.count() == 3
+    titles = [articles.nth(i).locator("[data-out=title]").inner_text() for i in range(3)]
+    articles.nth(0).locator("[data-table] tbody button").first.click()
+    after = [articles.nth(i).locator("[data-out=title]").inner_text() for i in range(3)]
+    assert after[0] != titles[0]
+    assert after[1:] == titles[1:]
+    assert titles[2] == "Network 0: the dense network"
     visit.context.close()
     assert visit.complaints == []

@@ -1,0 +1,287 @@
+"""Figures beside the front: each takes a frame of `reports.details` and returns a Plotly figure."""
+
+import html
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.drawing import drawn, error_bar, set_titles
+from reports.theme import (
+    ADVISED,
+    FAINT,
+    FRONT,
+    GOLD,
+    GREEN,
+    INK,
+    LADDER,
+    MUTED,
+    PAPER,
+    PINK,
+    flops_axis,
+    layout,
+)
+
+CLASSES_REACH = 0.05
+"""The least that the axis of changes reaches to both sides: smaller changes look small."""
+_CHANGE = (
+    "<b>%{text}</b><br>%{customdata[0]:.3f}, %{x:+.3f} to dense<br>"
+    "95 %: %{customdata[1]:+.3f} to %{customdata[2]:+.3f}<extra></extra>"
+)
+
+
+def classes_figure(classes: pd.DataFrame, number: int, tested: pd.DataFrame | None = None) -> go.Figure:
+    """What each class gains or loses against dense, the rarest on top, with 95 % intervals.
+
+    Args:
+        classes: A `class_frame`.
+        number: Of the network to show.
+        tested: A `final_class_frame`: the same on the test split, where the network was finalised.
+    """
+    order = classes.drop_duplicates("class")
+    place = {name: i for i, name in enumerate(order["class"])}
+    labels = [class_label(name, n) for name, n in zip(order["class"], order["cases"], strict=True)]
+    figure = go.Figure()
+    styles = (
+        ("validation", classes, FRONT, "circle", 11),
+        ("test", classes.iloc[:0] if tested is None else tested, PINK, "triangle-up", 12),
+    )
+    for name, frame, colour, symbol, size in styles:
+        rows = frame[frame["number"].eq(number) & frame["class"].isin(list(place))]
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                x=drawn(rows["difference"]),
+                y=[place[label] for label in rows["class"]],
+                mode="markers",
+                marker={
+                    "size": size,
+                    "color": colour,
+                    "symbol": symbol,
+                    "line": {"color": PAPER, "width": 1},
+                },
+                error_x=error_bar(rows["low"], rows["difference"], rows["high"], colour, 2),
+                customdata=drawn(rows[["value", "low", "high"]]),
+                text=[labels[place[label]] for label in rows["class"]],
+                hovertemplate=_CHANGE,
+            )
+        )
+    measure = str(order["measure"].iloc[0]) if len(order) else "measure"
+    measure = {"auc": "AUC", "dice": "Dice"}.get(measure, measure)
+    _rows_layout(figure, labels, f"{measure} of the class, difference to dense")
+    shown = [frame.loc[frame["number"].eq(number), ["low", "high"]] for _, frame, *_ in styles]
+    ends = np.abs(np.concatenate([rows.to_numpy(float).ravel() for rows in shown]))
+    reach = 1.1 * float(np.nanmax(ends, initial=CLASSES_REACH))
+    figure.update_xaxes(range=[-reach, reach], tickformat="+.2~f", nticks=7)
+    return figure
+
+
+def class_label(name: str, cases: float) -> str:
+    """A class as figures name it: with its validation cases, where they are known."""
+    return html.escape(str(name)) + (f" ({cases:.0f})" if cases == cases else "")
+
+
+def calibration_figure(calibration: pd.DataFrame) -> go.Figure:
+    """How well each rung orders networks as `full` does: Kendall's tau with 95 % intervals.
+
+    Args:
+        calibration: A `calibration_frame`.
+    """
+    labels = [
+        html.escape(f"{row.rung}, by {row.value}") if row.value != "repeat" else "full against its repeat"
+        for row in calibration.itertuples()
+    ]
+    figure = go.Figure()
+    series = (
+        ("all networks", ("tau", "low", "high"), FRONT, "circle", -0.13),
+        ("within an octave of FLOPs", ("within", "within_low", "within_high"), LADDER, "diamond", 0.13),
+    )
+    for name, (middle, low, high), colour, symbol, shift in series:
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                x=drawn(calibration[middle]),
+                y=np.arange(len(labels)) + shift,
+                mode="markers",
+                marker=_marker(11, colour, symbol),
+                error_x=error_bar(calibration[low], calibration[middle], calibration[high], colour, 1.8),
+                customdata=np.column_stack([labels, [f"{s:.2g}" for s in calibration["seconds"]]]),
+                hovertemplate=f"<b>%{{customdata[0]}}</b><br>{name}: tau %{{x:.2f}}"
+                "<br>%{customdata[1]} s an evaluation<extra></extra>",
+            )
+        )
+    timed = [f"{label}, {s:.2g} s" for label, s in zip(labels, calibration["seconds"], strict=True)]
+    _rows_layout(figure, timed, "Kendall's tau with full")
+    figure.update_xaxes(range=[-1.05, 1.05])
+    ceiling = float(calibration["tau"].iloc[-1])
+    if np.isfinite(ceiling):
+        figure.add_vline(x=ceiling, line={"color": INK, "width": 1.2, "dash": "dash"})
+    return _with_legend(figure)
+
+
+def replicates_figure(replicates: pd.DataFrame, metric_name: str) -> go.Figure:
+    """What repeating the evaluation of one network changes: each repeat, as a difference to the mean.
+
+    Args:
+        replicates: A `replicates_frame`.
+        metric_name: In words, for the axis.
+    """
+    numbers = list(dict.fromkeys(replicates["number"]))
+    place = {number: i for i, number in enumerate(numbers)}
+    dense = set(replicates.loc[replicates["kind"].eq("dense"), "number"])
+    figure = go.Figure()
+    for name, kind, colour, symbol in (
+        ("searched", "search", FRONT, "circle"),
+        ("dense", "dense", INK, "square"),
+    ):
+        rows = replicates[replicates["kind"].eq(kind)]
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                x=[place[number] for number in rows["number"]],
+                y=drawn(rows["deviation"]),
+                mode="markers",
+                marker=_marker(9, colour, symbol),
+                customdata=np.column_stack([rows["number"], rows["trial"], rows["metric"]]),
+                hovertemplate="network %{customdata[0]}, trial %{customdata[1]}: %{customdata[2]:.3f}"
+                "<extra></extra>",
+            )
+        )
+    figure.update_layout(layout(height=260))
+    set_titles(figure, "networks evaluated more than once, by number", f"{metric_name}, from its mean")
+    figure.add_hline(y=0, line={"color": FAINT, "width": 1.2})
+    texts = ["dense" if number in dense else str(number) for number in numbers]
+    step = max(1, len(numbers) // 30)
+    figure.update_xaxes(
+        tickvals=list(range(0, len(numbers), step)),
+        ticktext=texts[::step],
+        range=[-0.6, max(len(numbers) - 0.4, 3)],
+    )
+    figure.update_yaxes(tickformat="+.3~f")
+    figure.update_layout(margin={"r": 16})
+    return figure
+
+
+def prior_figure(outcome: pd.DataFrame) -> go.Figure:
+    """Damage per channel group: what the prior predicted beside what the campaign observed.
+
+    Args:
+        outcome: The first of `prior_frames`.
+    """
+    names = [html.escape(str(name)) for name in outcome["group"]]
+    figure = go.Figure()
+    for name, colour, symbol, shift in (
+        ("predicted by the prior", LADDER, "diamond", -0.12),
+        ("observed in the campaign", FRONT, "circle", 0.12),
+    ):
+        part = name.partition(" ")[0]
+        middle, low, high = (outcome[part + end] for end in ("", "_low", "_high"))
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                x=np.arange(len(names)) + shift,
+                y=drawn(middle),
+                mode="markers",
+                marker=_marker(10, colour, symbol),
+                error_y=error_bar(low, middle, high, colour, 1.6),
+                customdata=names,
+                hovertemplate=f"<b>%{{customdata}}</b><br>{part}: %{{y:.3f}}<extra></extra>",
+            )
+        )
+    figure.update_layout(layout(height=360))
+    set_titles(figure, "channel groups, from the input to the output", "damage of the group")
+    figure.update_xaxes(
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        tickangle=-50,
+        tickfont={"size": 11},
+        automargin=True,
+    )
+    figure.add_hline(y=0, line={"color": FAINT, "width": 1.2})
+    return _with_legend(figure)
+
+
+def weights_figure(weights: pd.DataFrame) -> go.Figure:
+    """How far each past campaign was believed, trial by trial.
+
+    Args:
+        weights: The second of `prior_frames`.
+    """
+    figure = go.Figure()
+    styles = zip(cycle((FRONT, LADDER, GREEN, PINK, GOLD)), cycle(["solid"] * 5 + ["dash"] * 5), strict=False)
+    for (source, rows), (colour, dash) in zip(weights.groupby("source", sort=False), styles, strict=False):
+        figure.add_trace(
+            go.Scatter(
+                name="without a prior" if source == "none" else html.escape(str(source)),
+                x=rows["number"],
+                y=drawn(rows["weight"]),
+                mode="lines",
+                line={"color": MUTED if source == "none" else colour, "width": 2, "dash": dash},
+                hovertemplate="trial %{x}: %{y:.2f}",
+            )
+        )
+    figure.update_layout(layout(height=280))
+    set_titles(figure, "trial", "weight in the mixture")
+    figure.update_yaxes(range=[0, 1.03])
+    return _with_legend(figure)
+
+
+def latency_figure(latency: pd.DataFrame) -> go.Figure:
+    """Measured latency over FLOPs: one series a runtime, batch size and device.
+
+    Args:
+        latency: A `latency_frame`.
+    """
+    figure = go.Figure()
+    known = latency[latency["median_ms"].notna()]
+    colours = (ADVISED, LADDER, GREEN, PINK, GOLD)
+    symbols = ("circle", "diamond", "square", "triangle-up", "x")
+    series = known.groupby(["runtime", "batch", "device"], sort=False)
+    styles = zip(cycle(colours), cycle(symbols), strict=False)
+    for ((runtime, batch, device), rows), (colour, symbol) in zip(series, styles, strict=False):
+        figure.add_trace(
+            go.Scatter(
+                name=html.escape(f"{runtime}, batch {batch}, {device}"),
+                x=drawn(100 * rows["flops_ratio"]),
+                y=drawn(rows["median_ms"]),
+                mode="markers",
+                marker=_marker(10, colour, symbol),
+                error_y=error_bar(rows["low_ms"], rows["median_ms"], rows["high_ms"], colour, 1.6),
+                customdata=rows["number"],
+                hovertemplate="network %{customdata}: %{y:.3g} ms",
+            )
+        )
+    figure.update_layout(layout(height=320))
+    set_titles(figure, "FLOPs (% of dense, logarithmic)", "milliseconds a call")
+    figure.update_xaxes(flops_axis(known["flops_ratio"]))
+    figure.update_yaxes(rangemode="tozero")
+    return _with_legend(figure)
+
+
+def _marker(size: float, colour: str, symbol: str) -> dict[str, Any]:
+    return {"size": size, "color": colour, "symbol": symbol, "line": {"color": PAPER, "width": 1}}
+
+
+def _rows_layout(figure: go.Figure, labels: Sequence[str], title: str) -> None:
+    """Rows with names at the left, from top to bottom, around a line at 0."""
+    base: dict[str, Any] = layout(height=110 + 34 * max(len(labels), 2))
+    figure.update_layout(base)
+    figure.update_layout(margin={"l": 16, "r": 16, "t": 12})
+    figure.update_yaxes(
+        automargin=True,
+        tickfont={"color": INK, "size": 13},
+        tickvals=list(range(len(labels))),
+        ticktext=list(labels),
+        range=[len(labels) - 0.5, -0.5],
+    )
+    figure.update_xaxes(title={"text": html.escape(title), "standoff": 12})
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1.2})
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    figure.update_layout(showlegend=True, legend=legend, margin={"r": 16, "t": 40})
+    return figure

@@ -1,0 +1,68 @@
+"""What all figures share: names at the ends of lines, titles, intervals, and the script that draws them."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+PLOTLY_JS = Path(__file__).parent / "templates" / "plotly-basic.min.js"
+"""Plotly's own build of bars and points (MIT), of the version that the Python package writes for."""
+
+
+def plotly_js() -> str:
+    """The JavaScript that draws these figures; a quarter of the whole library."""
+    return PLOTLY_JS.read_text(encoding="utf-8")
+
+
+def drawn(values: pd.Series | pd.DataFrame | np.ndarray) -> np.ndarray:
+    """As many digits as a figure shows; halves the page where there are thousands of trials."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def set_titles(figure: go.Figure, x: str, y: str) -> None:
+    """Titles of both axes, as text."""
+    figure.update_xaxes(title={"text": html.escape(x), "standoff": 12})
+    figure.update_yaxes(title={"text": html.escape(y), "standoff": 10})
+
+
+def error_bar(low: Any, middle: Any, high: Any, colour: str, width: float = 1.4) -> dict[str, Any]:
+    """An interval around points; what is not known is not drawn."""
+    middle = np.asarray(middle, float)
+    up = np.nan_to_num(np.asarray(high, float) - middle)
+    down = np.nan_to_num(middle - np.asarray(low, float))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": drawn(up),
+        "arrayminus": drawn(down),
+        "color": colour,
+        "thickness": width,
+        "width": 3,
+    }
+
+
+def name_lines(figure: go.Figure, labels: list[tuple[float, str, str]], span: tuple[float, float]) -> None:
+    """Names horizontal lines at their right end, pushed apart where they would touch.
+
+    Args:
+        figure: With a right margin that holds the names.
+        labels: Place on the y axis, name and colour.
+        span: Of the y axis.
+    """
+    gap = 0.055 * (span[1] - span[0])
+    place = -np.inf
+    for value, text, colour in sorted(labels):
+        place = max(value, place + gap)
+        figure.add_annotation(
+            x=1.0,
+            xref="paper",
+            y=place,
+            text=html.escape(text),
+            font={"color": colour, "size": 13},
+            showarrow=False,
+            xanchor="left",
+            xshift=8,
+        )
