@@ -28,8 +28,8 @@ from reports.theme import (
 )
 from spaces.fronts import MARGIN
 
-MOST_DRAWN = 1500
-"""Dominated networks that a figure draws; of more, an even choice. All are in the page's table."""
+MOST_DRAWN = 600
+"""Dominated networks that a figure draws, and as many plausible ones; of more, an even choice."""
 _CLEAR = "rgba(0,0,0,0)"
 _HOVER = (
     "<b>network %{customdata[0]}</b><br>%{x:.3g} % of the FLOPs, %{customdata[1]:.3g} % of the parameters<br>"
@@ -76,7 +76,9 @@ def front_figure(
         _front_line(frame),
         _points("intervals", named, hover, bars=True),
         _points("ladder line", ladder, hover, mode="lines", line=dotted, hoverinfo="skip"),
-        _points("plausible", frame[searched & plausible & ~advised], hover, marker=_marker(7, PAPER, FRONT)),
+        _points(
+            "plausible", _few(frame[searched & plausible & ~advised]), hover, marker=_marker(7, PAPER, FRONT)
+        ),
         _points("ladder", frame[kind.eq("ladder")], hover, marker=_marker(10, LADDER, PAPER, "diamond")),
         _points("advised", frame[searched & advised], hover, marker=_marker(11, ADVISED, PAPER)),
         _points("dense", frame[kind.eq("dense")], hover, marker=_marker(11, INK, PAPER, "square")),

@@ -104,6 +104,7 @@ def finals() -> list[FinalNetwork]:
         ratios = {name: cost / costs(DENSE)[name] for name, cost in costs(genome).items()}
         networks.append(
             FinalNetwork(
+                group="f",
                 point=point,
                 dense=change is None,
                 folder="dense" if change is None else f"point-{point}",
