@@ -139,7 +139,10 @@ def percent(ratio: float) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign, a true minus; a dash where it is not known."""
-    return "–" if value != value else f"{value:+.{digits}f}".replace("-", "−")
+    if value != value:
+        return "–"
+    size = f"{abs(value):.{digits}f}"
+    return ("±" if float(size) == 0 else "−" if value < 0 else "+") + size
 
 
 def _cleaned(report: CampaignReport) -> CampaignReport:

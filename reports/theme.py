@@ -69,7 +69,8 @@ def layout(height: int) -> dict[str, Any]:
 
 def flops_axis(ratio: pd.Series) -> dict[str, Any]:
     """A logarithmic axis over these ratios in per cent, labelled 1, 2, 5, 10 ..."""
-    low, high = 100 * float(ratio.min()), 100 * float(ratio.max())
+    high = 100 * float(ratio.max())
+    low = min(100 * float(ratio.min()), high / 2.6)  # at least two labels, for a single network too
     ticks = [value * 10.0**power for power in range(-3, 4) for value in (1, 2, 5)]
     return {
         "type": "log",

@@ -21,7 +21,7 @@ from reports.details import class_frame, latency_frame, prior_frames, replicates
 from reports.drawing import plotly_js
 from reports.examples import Examples, outlined, png, write_example_page
 from reports.figures import MOST_DRAWN, compare_figure, front_figure, history_figure, ratios_figure
-from reports.page import answer, percent, render, write_report
+from reports.page import answer, percent, render, signed, write_report
 from reports.payload import campaign_figures
 from reports.pictures import write_pictures
 from reports.table import (
@@ -218,6 +218,13 @@ def test_the_answer_is_one_sentence() -> None:
 )
 def test_per_cent_has_the_digits_that_matter(ratio: float, text: str) -> None:
     assert percent(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.0123, "−0.012"), (0.5, "+0.500"), (-0.0001, "±0.000"), (float("nan"), "–")]
+)
+def test_differences_have_a_sign_unless_they_are_none(value: float, text: str) -> None:
+    assert signed(value) == text
 
 
 def trace(figure: go.Figure, name: str) -> go.Scatter:

@@ -101,7 +101,11 @@ const percent = (ratio) => {
   const value = 100 * ratio;
   return `${value.toFixed(value >= 10 ? 0 : value >= 1 ? 1 : 2)} %`;
 };
-const signed = (value) => (value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3));
+function signed(value) {
+  if (value === null || value === undefined) return "–";
+  const digits = Math.abs(value).toFixed(3);
+  return (Number(digits) === 0 ? "±" : value < 0 ? "−" : "+") + digits;
+}
 const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
 const milliseconds = (value) => (value === null ? "–" : `${value.toPrecision(3)} ms`);
 function engineering(value, unit) {
