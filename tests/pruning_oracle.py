@@ -94,15 +94,19 @@ def _mask(path: str, norm: nn.Module, removed: Removed) -> Tensor:
 
 
 def _left(attention: Attention, path: str, removed: Removed) -> int:
-    """Channels that a head of the pruned network has."""
-    if attention.layout == "apart":
-        gone, parts = removed.get((f"{path}.q.weight", 0), ()), 1
-    else:
-        gone, parts = removed.get((f"{path}.qkv.weight", 0), ()), 3
-    total = attention.heads * attention.deep - len(gone) // parts
-    # what is given as a number stays; the other of the two shrinks
-    heads_stay = attention.asks_shape == "heads" or attention.layout in ("h3d", "hd3")
-    return total // attention.heads if heads_stay else attention.deep
+    """Channels that a head of the pruned network has, if there is a head left."""
+    h, d = attention.heads, attention.deep
+    weight = attention.q.weight if attention.layout == "apart" else attention.qkv.weight
+    kept = np.ones(len(weight), dtype=bool)
+    kept[
+        removed.get((f"{path}.q.weight" if attention.layout == "apart" else f"{path}.qkv.weight", 0), [])
+    ] = False
+    shape, query = {
+        "apart": ((h, d), np.s_[:]),
+        "h3d": ((h, 3, d), np.s_[:, 0]),
+        "hd3": ((h, d, 3), np.s_[..., 0]),
+    }.get(attention.layout, ((3, h, d), np.s_[0]))
+    return max(1, int(kept.reshape(shape)[query].sum(1).max()))
 
 
 class _CountingNorm(nn.Module):
@@ -115,7 +119,7 @@ class _CountingNorm(nn.Module):
         self.eps = norm.eps if norm.eps is not None else torch.finfo(torch.float64).eps
 
     def forward(self, x: Tensor) -> Tensor:
-        count = self.mask.sum()
+        count = self.mask.sum().clamp(min=1)
         if self.centred:
             x = x - (x * self.mask).sum(-1, keepdim=True) / count
         x = x * self.mask

@@ -19,13 +19,20 @@ from tests.pruning_oracle import disagreements, kept_units, random_double, remov
 from tests.random_networks import BLOCKS, INPUTS, SIDE, Node, Recipe, build, recipes
 
 
-def judge(recipe: Recipe, genomes: int = 2, folder: Path | None = None) -> str:
-    """Trace the network, prune it to the least and at random, and compare; what came of it, in a word."""
+def judge(recipe: Recipe, genomes: int = 2, folder: Path | None = None, **options: bool) -> str:
+    """Trace the network, prune it to the least and at random, and compare; what came of it, in a word.
+
+    Args:
+        recipe: The network.
+        genomes: Random ones besides the minimal one.
+        folder: Where a pruned network is saved and loaded, if it is to be.
+        options: Of `trace`.
+    """
     torch.manual_seed(0)
     model, image = build(recipe), recipe.example
     before = snapshot(model)
     try:
-        space = trace(model, image, round_to=1)
+        space = trace(model, image, round_to=1, **options)
     except NetworkError as error:
         _assert_nothing_to_prune(error)
         return "nothing to prune"
