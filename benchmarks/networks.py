@@ -10,7 +10,8 @@ Beside it, in the same run, Torch-Pruning 1.6.1 (extra `bench`) on the same netw
 image: its MagnitudePruner at pruning ratio 0.5, once told to leave the layers alone that make the network's
 outputs, and, should that fail, once on everything. It prunes a network where at least 30 % of the parameters
 are gone and the result takes the image; in the first case the outputs' shapes must be those of before. What
-it raises is recorded in its own words. Nothing else about the network is told or changed, as for ours.
+it raises is recorded in its own words. It is given the tensors in the network's result, wherever they lie
+there; nothing else about the network is told or changed, as for ours.
 """
 
 import argparse
@@ -118,6 +119,7 @@ def _half(model: nn.Module, image: Example, ignored: Sequence[str]) -> float:
         torch_pruning.importance.MagnitudeImportance(),
         pruning_ratio=0.5,
         ignored_layers=[model.get_submodule(path) for path in ignored],
+        output_transform=lambda result: list(find_tensors(result)),
     ).step()
     with torch.no_grad():
         after = [tensor.shape for tensor in find_tensors(Call.of(image)(model))]

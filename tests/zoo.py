@@ -131,7 +131,19 @@ FULL = {
 }
 """Too slow for every run."""
 
-HIDDEN = "returns its hidden states, whose width is therefore the output's"
+
+class _First(nn.Module):
+    """A network that returns the first of another's results alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)[0]
+
+
+HIDDEN = "returns hidden states, so the embedding's width is the output's and stays; attention and MLPs go"
 
 ZOO: dict[str, Entry] = {
     "ResNet18": Entry(lambda d: nets.resnet18(spatial_dims=d, n_input_channels=1, num_classes=3), 17),
@@ -150,7 +162,7 @@ ZOO: dict[str, Entry] = {
         _unet(num_res_units=2, norm=("group", {"num_groups": 2})),
         16,
         least=0.65,
-        why="norms of two groups, one of which stays",
+        why="half of the channels stay with the one of two groups that every norm keeps",
     ),
     "BasicUNet": Entry(_basic(nets.BasicUNet)),
     "BasicUNetPlusPlus": Entry(_basic(nets.BasicUNetPlusPlus)),
@@ -163,7 +175,7 @@ ZOO: dict[str, Entry] = {
         lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16),
         16,
         least=0.65,
-        why="vae_fc2 never runs without vae_estimate_std; what may feed it stays unless it is dropped",
+        why="vae_fc2 never runs here, and nothing tells what would feed it; with drop= (next row) that can go",
     ),
     "SegResNetVAE, vae_fc2 dropped": Entry(
         lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16), 16, drop=("vae_fc2",)
@@ -173,7 +185,15 @@ ZOO: dict[str, Entry] = {
     "FlexibleUNet, efficientnet-b0": Entry(_flexible("efficientnet-b0")),
     "FlexibleUNet, resnet18": Entry(_flexible("resnet18")),
     "ViT": Entry(_vit(), 16, least=0.65, why=HIDDEN),
-    "ViT, classification": Entry(_vit(classification=True, num_classes=3), 16, least=0.65, why=HIDDEN),
+    "ViT, classification": Entry(
+        _vit(classification=True, num_classes=3),
+        16,
+        least=0.65,
+        why=f"{HIDDEN}; in a module that returns the scores alone (next row) the embedding goes, too",
+    ),
+    "ViT, classification, scores alone": Entry(
+        lambda d: _First(_vit(classification=True, num_classes=3)(d)), 16
+    ),
     "UNETR": Entry(
         lambda d: nets.UNETR(1, 2, [32] * d, 8, hidden_size=48, mlp_dim=96, num_heads=4, spatial_dims=d)
     ),
