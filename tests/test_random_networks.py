@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -89,23 +90,26 @@ def _assert_saved(
     assert again.cost(again.dense).params == space.cost(genome).params
 
 
+OPTIONS: list[dict[str, bool]] = [{}, {"depth": True}, {"heads": True}]
 RANDOM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "database": None}
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of nested tensors in transformer layers and the like
 @settings(max_examples=40, derandomize=True, phases=[Phase.generate], **RANDOM)  # a repeatable set
-@given(recipes())
-def test_random_networks_come_out_right(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> None:
-    event(judge(recipe, folder=tmp_path_factory.mktemp("saved")))
+@given(recipes(), st.sampled_from(OPTIONS))
+def test_random_networks_come_out_right(
+    tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, options: dict[str, bool]
+) -> None:
+    event(judge(recipe, folder=tmp_path_factory.mktemp("saved"), **options))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=1000, **RANDOM)
-@given(recipes())
-def test_many_random_networks_come_out_right(recipe: Recipe) -> None:
-    event(judge(recipe, genomes=4))
+@settings(max_examples=600, **RANDOM)
+@given(recipes(), st.sampled_from(OPTIONS))
+def test_many_random_networks_come_out_right(recipe: Recipe, options: dict[str, bool]) -> None:
+    event(judge(recipe, genomes=4, **options))
 
 
 @pytest.mark.filterwarnings("ignore")
