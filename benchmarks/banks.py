@@ -64,7 +64,7 @@ def _unet(dims: int, channels: int, classes: int, norm: str = "batch") -> dict[s
 
 _BREAST = {"source": "medmnist:breastmnist"}
 _PNEUMONIA = {"source": "medmnist:pneumoniamnist", "train_limit": 800, "val_limit": 150}
-_COLON = {"source": "npz:crchisto_nuclei.npz", "size": [32, 32]}
+_COLON = {"source": "npz:crchisto_nuclei.npz", "size": [32, 32], "train_limit": 500}
 _NUCLEI = {"source": "npz:dsb2018_nuclei.npz", "train_limit": 160, "val_limit": 40, "size": [64, 64]}
 _VESSELS = {"source": "npz:retina_vessels.npz", "size": [64, 64]}
 _ADRENAL = {"source": "medmnist:adrenalmnist3d", "train_limit": 800, "size": [14, 14, 14]}

@@ -5,6 +5,7 @@ Results go to standard output, progress and messages to standard error. Exit sta
 """
 
 import importlib.resources
+import json
 import logging
 import os
 import signal
@@ -93,6 +94,12 @@ def demo(
 def run(
     campaign: CampaignFile,
     overrides: Overrides = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Start from past campaigns: what `prior fit` wrote.", show_default=False
+        ),
+    ] = None,
     executor: Executor = None,
     workers: Workers = None,
     address: Address = None,
@@ -109,7 +116,9 @@ def run(
     from search.config import load_config
     from search.launch import launch
 
-    config = load_config(campaign, [*(overrides or []), *execution_overrides(executor, workers, address)])
+    changes = [*(overrides or []), *execution_overrides(executor, workers, address)]
+    changes += [f"search.prior={json.dumps(str(prior))}"] if prior is not None else []
+    config = load_config(campaign, changes)
     campaign_id = launch(config, store, monitor, command=command_line())
     _print_front(campaign_id, store)
     monitor.say(f"see it: paretoprune report {campaign_id} --out report.html")

@@ -65,6 +65,8 @@ class SearchSettings(Settings):
     rungs: tuple[Rung, ...] = Field(
         (), description="successive halving through these rungs, cheapest first; default proxy.rung alone"
     )
+    prior: str | None = Field(None, description="file of `paretoprune prior fit`: past campaigns' experience")
+    prior_sha256: str | None = Field(None, description="hash of its content; noted when a campaign starts")
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
 
@@ -172,6 +174,12 @@ class CampaignConfig(Settings):
             raise ValueError(
                 "search.objectives begins with flops, which fronts are drawn over, and names each cost once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _hash_has_a_file(self) -> Self:
+        if self.search.prior_sha256 is not None and self.search.prior is None:
+            raise ValueError("search.prior_sha256 belongs to search.prior, which is not given; leave it out")
         return self
 
     @property

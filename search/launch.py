@@ -17,6 +17,8 @@ from search.halving import Halving
 from search.latency_table import stored_latency
 from search.monitor import Monitor
 from search.prepare import Problem, prepare
+from search.prior.advice import advised, in_words, noted, stored_advice, verdict
+from search.prior.history import last_weights
 from search.schedule import Racing, Schedule
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store
@@ -47,9 +49,11 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     """
     check_store(url)
     check_execution(config)
+    config = noted(config)
     problem = _prepared(config, artifact_dir(url), monitor)
+    entry = advised(_entry(problem, command), config, problem.space)
     with _pool(config, problem.spec) as pool, Store(url) as store:
-        campaign_id = store.create(_entry(problem, command))
+        campaign_id = store.create(entry)
         if config.calibrate.at_start:
             _refuse_chance(campaign_id, _calibrate(campaign_id, problem, store, pool, monitor), store)
         _run(campaign_id, problem, store, pool, monitor)
@@ -184,6 +188,7 @@ def _run(
     retry_lost: bool = False,
 ) -> None:
     config, space = problem.config, problem.space
+    advice = stored_advice(store.campaign(campaign_id).description)
     controller: Controller = make_controller(
         config.search.controller,
         space,
@@ -191,10 +196,14 @@ def _run(
         config.search.seed,
         problem.first,
         config.search.options,
+        proposals=advice.proposals,
         yardstick=problem.yardstick,
+        beliefs=advice.beliefs,
     )
     if problem.bounds.most:
         controller = Bounded(controller, space, problem.bounds, config.search.seed)
+    if advice.beliefs:
+        monitor.say(in_words(advice))
     monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
     schedule, most = _schedule(controller, problem)
     campaign = Campaign(
@@ -215,6 +224,8 @@ def _run(
     except KeyboardInterrupt:
         monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
         raise
+    if advice.beliefs and (said := verdict(last_weights(store, campaign_id))):
+        monitor.say(said)
 
 
 def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:

@@ -21,7 +21,7 @@ FORMAT = "paretoprune-prior"
 VERSION = 1
 """Raised with every change of what the features or the lessons mean."""
 
-_ARRAYS = ("task", "features", "precision", "pull", "slopes", "errors", "steepness")
+_ARRAYS = ("task", "features", "precision", "pull", "slopes", "errors", "front", "levels", "steepness")
 
 
 def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
@@ -94,8 +94,8 @@ def load_prior(path: str | Path) -> LayerPrior:
 
 
 def _lesson(i: int, origin: dict[str, Any], arrays: dict[str, np.ndarray]) -> Lesson:
-    task, features, precision, pull, slopes, errors, steepness = (arrays[f"{i}.{name}"] for name in _ARRAYS)
-    return Lesson(Origin(**origin), task, features, precision, pull, slopes, errors, float(steepness[0]))
+    found: dict[str, Any] = {name: arrays[f"{i}.{name}"] for name in _ARRAYS}
+    return Lesson(origin=Origin(**origin), **found | {"steepness": float(found["steepness"][0])})
 
 
 def _digest(about: str, arrays: dict[str, np.ndarray]) -> str:

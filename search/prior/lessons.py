@@ -9,6 +9,7 @@ from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
 from search.prior.corpus import Origin, PastCampaign
 from search.prior.features import group_features, task_features
+from spaces.fronts import non_dominated
 
 LATE = 2
 """Pieces from this one on are the late part of a curve, which has slopes of its own."""
@@ -29,6 +30,8 @@ class Lesson:
         pull: (2k,) precision times the coefficients that fit best.
         slopes: (g,) how steep each group is, relative to all alike.
         errors: (g,) standard deviations of these.
+        front: (m, g) kept shares of the networks that nothing cheaper was believed to beat, dense apart.
+        levels: (m,) log2(FLOPs / dense) of these.
         steepness: Of damage as a whole, relative to the flat prior.
     """
 
@@ -39,6 +42,8 @@ class Lesson:
     pull: np.ndarray
     slopes: np.ndarray
     errors: np.ndarray
+    front: np.ndarray
+    levels: np.ndarray
     steepness: float
 
 
@@ -61,6 +66,7 @@ def lesson_of(campaign: PastCampaign) -> Lesson:
     mean, sd = model.predict(terms.features(alone))
     unit = steepness * terms.ramps(alone).sum(axis=(1, 2))
     precision, pull = model.regression(steepness * designs(terms.ramps(evidence.genomes), features))
+    on_front = non_dominated(np.column_stack([campaign.octaves, model.mean]))
     return Lesson(
         origin=campaign.origin,
         task=task_features(campaign.task),
@@ -69,6 +75,8 @@ def lesson_of(campaign: PastCampaign) -> Lesson:
         pull=pull,
         slopes=np.clip(mean / unit, -_STEEPEST, _STEEPEST),
         errors=sd / unit,
+        front=evidence.genomes[on_front] / dense,
+        levels=campaign.octaves[on_front],
         steepness=steepness,
     )
 

@@ -1,17 +1,17 @@
 """Search by a model of damage: expected hypervolume improvement over what the model believes."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from search.controllers.base import SequentialController, Yardstick
 from search.controllers.sampling import StratifiedSampler
+from search.controllers.structured.belief import Belief
 from search.controllers.structured.candidates import Candidates, Predict
 from search.controllers.structured.evidence import Ledger
 from search.controllers.structured.improvement import expected_improvement
-from search.controllers.structured.model import DamageModel, Setting
-from search.controllers.structured.terms import Terms
+from search.controllers.structured.mixture import Mixture, make_experts
+from search.controllers.structured.model import Setting
 from spaces.errors import ConfigError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Record
@@ -39,6 +39,8 @@ class StructuredController(SequentialController):
         seed: Decides every random choice.
         first: Genomes to ask before own proposals.
         yardstick: What the measured figure means.
+        beliefs: What a prior's experts expect; they are mixed by how well they foresee, with a floor for the
+            flat one, which is alone by default. See `Mixture`.
 
     Raises:
         ConfigError: There is not exactly one measured figure, or no cost.
@@ -52,6 +54,7 @@ class StructuredController(SequentialController):
         first: Sequence[Genome],
         *,
         yardstick: Yardstick,
+        beliefs: Sequence[Belief] = (),
     ) -> None:
         super().__init__(space, objectives, seed, first)
         self._costs = [i for i, objective in enumerate(self.objectives) if objective.name in _COSTS]
@@ -63,11 +66,11 @@ class StructuredController(SequentialController):
             )
         self._measured_at = measured[0]
         self._sampler = StratifiedSampler(space)
-        self._terms = Terms(space)
+        self._experts = make_experts(space, beliefs)
         self._candidates = Candidates(space, self.genes)
         self._ledger = Ledger(yardstick)
-        self._setting = Setting()
-        self._model: DamageModel | None = None
+        self._settings = [Setting() for _ in self._experts]
+        self._model: Mixture | None = None
         self._floor = 0.0
         self._known = np.zeros((0, len(space.groups)))
         self._pending: dict[Genome, None] = {}
@@ -79,7 +82,17 @@ class StructuredController(SequentialController):
         """
         self._read_inbox()
         model = self._current()
-        return None if model is None else model.predict(self._terms.features(np.array(genomes)))
+        return None if model is None else model.predict(np.array(genomes))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each expert counts by now; empty before there is a model."""
+        self._read_inbox()
+        model = self._current()
+        if model is None:
+            return {}
+        pairs = zip(model.beliefs, model.weights, strict=True)
+        return {belief.name: float(weight) for belief, weight in pairs}
 
     def _note(self, record: Record) -> None:
         super()._note(record)
@@ -97,12 +110,12 @@ class StructuredController(SequentialController):
         super()._hand_out(genome)
         self._pending[genome] = None
 
-    def _current(self) -> DamageModel | None:
+    def _current(self) -> Mixture | None:
         if self._model is None:
             evidence = self._ledger.evidence(self.space.dense)
             if evidence is not None and len(evidence.genomes) >= _LEAST:
-                self._model = DamageModel(self._terms, evidence, self._setting)
-                self._setting, self._floor = self._model.setting, evidence.floor
+                self._model = Mixture(self._experts, evidence, self._settings)
+                self._settings, self._floor = self._model.settings, evidence.floor
                 self._known = evidence.genomes
         return self._model
 
@@ -112,23 +125,29 @@ class StructuredController(SequentialController):
             return self._fresh(self._sampler.draw(rng), rng)
         known = self._known
         if waiting := [genome for genome in self._pending if genome != self.space.dense]:
-            model = model.expecting(self._terms.features(np.array(waiting)))
+            model = model.expecting(np.array(waiting))
             known = np.concatenate([known, np.array(waiting)])
-        predict = partial(_predict, self._terms, model)
-        front, octaves, retention = self._believed_front(predict, known)
+        mixture = model
+        front, octaves, retention = self._believed_front(mixture.predict, known)
 
         def best(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             """Those that were never asked, the most promising first, and their expected improvement."""
             rows = dict.fromkeys(map(tuple, genomes.tolist()))
             new = np.array([genome for genome in rows if genome not in self._asked]).reshape(-1, len(known.T))
-            mean, sd = predict(new)
-            gain = expected_improvement(self._octaves(new), mean, sd, octaves, retention, self._floor)
+            at = self._octaves(new)
+            gain = np.sum(
+                [
+                    weight * expected_improvement(at, mean, sd, octaves, retention, self._floor)
+                    for weight, mean, sd in mixture.each(new)
+                ],
+                axis=0,
+            )
             order = np.argsort(-gain, kind="stable")
             return new[order], gain[order]
 
         children = self._candidates.offspring(front, _OFFSPRING, rng)
         strangers = np.array([self._sampler.draw(rng) for _ in range(_STRANGERS)])
-        paths = self._candidates.paths(predict, _PATHS, rng)
+        paths = self._candidates.paths(mixture.predict, _PATHS, rng)
         pool, gains = best(np.concatenate([paths, children, strangers]))
         if len(pool):
             nearer, more = best(self._candidates.offspring(pool[:_ELITE], _OFFSPRING, rng))
@@ -152,7 +171,3 @@ class StructuredController(SequentialController):
         """log2(cost / dense cost) by the cost of this ask: (n, n_groups) -> (n,)."""
         name = self.objectives[self._costs[self._n_asks % len(self._costs)]].name
         return np.log2(getattr(self.space.cost(genomes), name) / self._dense_costs[name])
-
-
-def _predict(terms: Terms, model: DamageModel, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return model.predict(terms.features(genomes))

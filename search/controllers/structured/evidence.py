@@ -94,7 +94,8 @@ class Ledger:
         genomes = np.array(list(self._place))[others]
         gram = self._gram[np.ix_(others, others)] - self._gram[others, d][:, None] - self._gram[others, d]
         has_cases = np.array([row is not None for row in self._rows])
-        sampling = (gram + self._gram[d, d]) / margin**2
+        n_patients = len(row) if (row := self._rows[d]) is not None else 1
+        sampling = _steadied(gram + self._gram[d, d], n_patients) / margin**2
         unknown = ~has_cases[others] | (not has_cases[d])
         sampling[unknown] = sampling[:, unknown] = 0.0
         known = np.diag(sampling)[~unknown]
@@ -135,3 +136,19 @@ class Ledger:
         for j, other in enumerate(self._rows):
             if other is not None:
                 self._gram[i, j] = self._gram[j, i] = row @ other if len(other) == n else 0.0
+
+
+def _steadied(covariance: np.ndarray, n: int) -> np.ndarray:
+    """A covariance estimated from n patients, (p, p), drawn towards one correlation for all pairs.
+
+    With p near n some combinations of networks seem to have no noise at all, and a fit would be forced to
+    explain them. The estimate counts n / (n + p).
+    Source: Ledoit and Wolf 2004 (Honey, I shrunk the sample covariance matrix), with a simple weight.
+    """
+    p = len(covariance)
+    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    correlation = covariance / np.outer(sd, sd)
+    mean = (correlation.sum() - np.trace(correlation)) / max(p * (p - 1), 1)
+    target = np.full((p, p), np.clip(mean, 0.0, 1.0))
+    np.fill_diagonal(target, np.diag(correlation))
+    return (n * correlation + p * target) / (n + p) * np.outer(sd, sd)

@@ -90,6 +90,9 @@ class DamageModel:
                 break
         self._root, self._pull = root, pull
         self._errors = errors
+        # Laplace's, as a density of retentions: damage read at slope exp(-at) stretches by exp(at).
+        fit = -0.5 * float((targets - base) @ pull) - float(np.log(np.diag(root)).sum())
+        self.log_evidence = self.setting.likelier_by() + fit + float(at.sum())
 
     def regression(self, designs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the measurements say about further linear terms of the damage: (n, k) -> (k, k), (k,).

@@ -1,0 +1,91 @@
+"""Prior versus outcome of a stored campaign, as pandas frames for reports. Recomputed from its records."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.controllers.structured.belief import Belief
+from search.controllers.structured.mixture import Mixture, make_experts
+from search.controllers.structured.model import DamageModel, Setting
+from search.controllers.structured.terms import Terms
+from search.prior.advice import stored_advice
+from search.prior.corpus import PastCampaign, past_campaign
+from search.store.archive import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LEAST = 3
+_SHARE = 0.25
+
+
+def expert_weights(store: Store, campaign_id: str, every: int = 5) -> "pd.DataFrame":
+    """What each expert counted as measurements came in: columns "networks", "expert", "weight".
+
+    One row per expert and so many measured networks, dense apart; the last rows are of all of them. Empty
+    where the campaign had no prior, or has measured too little.
+    """
+    import pandas as pd
+
+    past = _past(store, campaign_id)
+    rows = []
+    if past is not None:
+        n = len(past[0].evidence.genomes)
+        for k in sorted({*range(_LEAST, n, every), n}):
+            rows += [
+                {"networks": k, "expert": name, "weight": weight}
+                for name, weight in _weights(*past, k).items()
+            ]
+    return pd.DataFrame(rows, columns=["networks", "expert", "weight"])
+
+
+def last_weights(store: Store, campaign_id: str) -> dict[str, float]:
+    """What each expert counts after everything that was measured; empty as `expert_weights`."""
+    past = _past(store, campaign_id)
+    return {} if past is None else _weights(*past, len(past[0].evidence.genomes))
+
+
+def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
+    """Damage of keeping a quarter of one group alone, as the prior foresaw it and as it turned out.
+
+    Columns "group"; one per expert, scaled to how steep this campaign was as a whole; "observed" and "sd",
+    the posterior of a damage model that knew nothing before. Empty where there was no prior, or too little
+    was measured.
+    """
+    import pandas as pd
+
+    found = _past(store, campaign_id)
+    if found is None:
+        return pd.DataFrame(columns=["group", "observed", "sd"])
+    past, beliefs = found
+    terms = Terms(past.space)
+    model = DamageModel(terms, past.evidence, Setting())
+    dense = np.array(past.space.dense, dtype=float)
+    alone = np.tile(dense, (len(dense), 1))
+    alone[np.diag_indices(len(dense))] *= _SHARE
+    everywhere = (dense * _SHARE)[None]
+    whole = float(model.predict(terms.features(everywhere))[0][0])
+    frame = pd.DataFrame({"group": [group.name for group in past.space.groups]})
+    for belief in beliefs:
+        expected = (terms.ramps(everywhere)[0] * belief.slopes).sum()
+        own = (terms.ramps(alone)[np.diag_indices(len(dense))] * belief.slopes).sum(axis=1)
+        frame[belief.name] = whole * own / expected
+    frame["observed"], frame["sd"] = model.predict(terms.features(alone))
+    return frame
+
+
+def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, tuple[Belief, ...]] | None:
+    row = store.campaign(campaign_id)
+    beliefs = stored_advice(row.description).beliefs
+    past = past_campaign(store, row) if beliefs else ""
+    return (past, beliefs) if isinstance(past, PastCampaign) else None
+
+
+def _weights(past: PastCampaign, beliefs: Sequence[Belief], n: int) -> dict[str, float]:
+    """By expert, after the first n networks."""
+    experts = make_experts(past.space, beliefs)
+    mixture = Mixture(experts, past.evidence.rows(np.arange(n)), [Setting()] * len(experts))
+    return {
+        belief.name: float(weight) for belief, weight in zip(mixture.beliefs, mixture.weights, strict=True)
+    }

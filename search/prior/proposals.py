@@ -1,0 +1,86 @@
+"""A prior's word for controllers that hold no model: networks to try first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from search.controllers.structured.belief import Belief
+from search.controllers.structured.candidates import Candidates
+from search.controllers.structured.terms import Scales, Terms
+from search.genes import Genes, octaves
+from search.prior.lessons import Lesson
+from spaces.fronts import OCTAVES
+from spaces.messages import Genome
+from spaces.space import ChannelSpace
+
+N_PROPOSALS = 8
+_PATHS = 96
+_SCALES = 64
+
+
+def proposals(
+    space: ChannelSpace, belief: Belief, n: int = N_PROPOSALS, known: Sequence[Genome] = ()
+) -> list[Genome]:
+    """Networks that cost least damage by a belief alone, spread evenly along the FLOPs axis.
+
+    Args:
+        space: Of the target.
+        belief: Whose word to take.
+        n: How many, at most; fewer in small spaces.
+        known: Genomes that are tried anyway.
+    """
+    terms, scales = Terms(space, belief), Scales()
+
+    def predict(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return terms.mean(terms.features(genomes), scales), np.zeros(len(genomes))
+
+    candidates = Candidates(space, Genes(space))
+    paths = candidates.paths(predict, _PATHS, np.random.default_rng(0))
+    return _spread(space, paths, n, known)
+
+
+def portfolio(
+    space: ChannelSpace,
+    features: np.ndarray,
+    lessons: Sequence[Lesson],
+    n: int = N_PROPOSALS,
+    known: Sequence[Genome] = (),
+) -> list[Genome]:
+    """Networks of past fronts, carried over group by group, spread evenly along the FLOPs axis.
+
+    Each group takes the kept share that the past group most like it has; all shares are then scaled by one
+    factor so that the network costs as much of its dense network as the past one did.
+
+    Args:
+        space: Of the target.
+        features: Of its groups (g, k), from `group_features`.
+        lessons: Whose fronts.
+        n: How many, at most.
+        known: Genomes that are tried anyway.
+    """
+    genes = Genes(space)
+    carried = []
+    for lesson in lessons:
+        scale = np.maximum(lesson.features.std(axis=0), 1e-6)
+        gaps = np.square((features[:, None] - lesson.features[None]) / scale).clip(max=9.0).sum(axis=2)
+        alike = gaps.argmin(axis=1)
+        for level, shares in zip(lesson.levels, lesson.front, strict=True):
+            factors = np.geomspace(0.2, 5.0, _SCALES)[:, None]
+            rows = genes.nearest(np.minimum(shares[alike] * factors, 1.0) * genes.dense)
+            carried.append(rows[np.abs(octaves(space, rows) - level).argmin()])
+    return _spread(space, np.array(carried).reshape(-1, len(space.groups)), n, known)
+
+
+def _spread(space: ChannelSpace, rows: np.ndarray, n: int, known: Sequence[Genome]) -> list[Genome]:
+    """Of some genomes, those nearest to n levels between dense and the cheapest of them."""
+    new = [genome for genome in dict.fromkeys(map(tuple, rows.tolist())) if genome not in set(known)]
+    if not new:
+        return []
+    levels = octaves(space, np.array(new))
+    lowest = max(float(levels.min()), -OCTAVES)
+    chosen: dict[Genome, None] = {}
+    for level in np.linspace(lowest, 0.0, n + 2)[1:-1][::-1]:
+        left = [i for i in range(len(new)) if new[i] not in chosen]
+        if left:
+            chosen[new[min(left, key=lambda i: abs(levels[i] - level))]] = None
+    return list(chosen)
