@@ -190,6 +190,10 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
             store.append(campaign_id, record)
             rows.append(row_of(record, test, space, problem.task.metric.name))
         store.set_status(campaign_id, "complete" if len(rows) > n else "interrupted")
+        correlation = pair_up(rows, store.records(campaign_id))
+    described = FOLDER / f"{pair}.json"
+    about = json.loads(described.read_text()) | {"noise_correlation": correlation}
+    described.write_text(json.dumps(about) + "\n")
     with table.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     return len(rows) > n
@@ -197,17 +201,30 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
 
 def row_of(record: Record, test: float, space: ChannelSpace, metric: str) -> list[str]:
     """One line of a bank."""
-    genome, cases = record.trial.genome, record.outcome.per_case["metric"].astype(float)
+    genome = record.trial.genome
     return [
         str(record.trial.number),
         str(record.trial.replicate),
         " ".join(map(str, genome)),
         f"{octaves(space, np.array([genome]))[0]:.4f}",
         f"{record.value(metric):.5f}",
-        f"{cases.std(ddof=1) / np.sqrt(len(cases)):.5f}",
+        "",  # of the difference to dense; filled in by `pair_up`
         f"{record.value('loss'):.5f}",
         f"{test:.5f}",
     ]
+
+
+def pair_up(rows: list[list[str]], records: list[Record]) -> float:
+    """Write the standard error of each paired difference to dense; the mean correlation of these errors."""
+    cases = {r.trial.number: r.outcome.per_case["metric"].astype(float) for r in records}
+    differences = []
+    for row in rows[1:]:
+        difference = cases[int(row[0])] - cases[0]
+        row[5] = f"{difference.std(ddof=1) / np.sqrt(len(difference)):.5f}"
+        if int(row[0]) >= DENSE_TIMES:
+            differences.append(difference)
+    n = len(differences)
+    return round(float((np.corrcoef(differences).sum() - n) / (n * (n - 1))), 3) if n > 1 else 0.0
 
 
 def compact(about: dict[str, Any], fingerprints: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from search.config import CampaignConfig
 from search.controllers.structured.belief import FLAT, Belief
 from search.prior.file import load_prior
 from search.prior.model import LayerPrior
-from search.prior.proposals import proposals
+from search.prior.proposals import N_PROPOSALS, proposals
 from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError
 from spaces.messages import Genome
@@ -77,8 +77,16 @@ def advise(
         "outside": [int(n) for n in expected.outside],
         "quality": dict(prior.quality),
     }
-    asked = proposals(space, expected.experts[0], known=first)
-    return Advice(expected.experts, tuple(asked), about)
+    return Advice(expected.experts, tuple(first_networks(space, expected.experts, first)), about)
+
+
+def first_networks(space: ChannelSpace, experts: Sequence[Belief], known: Sequence[Genome]) -> list[Genome]:
+    """Proposals of all experts but the flat one, in equal parts: neither is trusted alone."""
+    informed = [expert for expert in experts if expert.name != FLAT]
+    asked: list[Genome] = []
+    for expert in informed:
+        asked += proposals(space, expert, N_PROPOSALS // len(informed), [*known, *asked])
+    return asked
 
 
 def noted(config: CampaignConfig) -> CampaignConfig:
