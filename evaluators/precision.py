@@ -5,16 +5,17 @@ bfloat16 instructions it must be asked for (`precision = "bfloat16"`): other pro
 numbers. Measured on a core of an AMD EPYC with AVX512-BF16, time of a training step to that in float32:
 ResNet-18 .52 at 64 pixels and .57 at 28, UNet at 128 pixels .47, DynUNet in 3-D .39. Channels-last pays
 there for some networks only (.69, 1.14, .98, .80; with bfloat16 little more), so it is for GPUs.
-Measuring is always in float32. Seen with torch 2.13 on that processor: a 3-D ResNet-18 in bfloat16 got
-infinite running variances in its last stage (AdrenalMNIST3D), so that training fails; in float32 it did not.
+Measuring is always in float32. Norm layers keep their statistics in float32, and 3-D convolutions of volumes
+smaller than their kernel run in it (`_SmallVolumes`).
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from evaluators.settings import ProxySettings, TrainingSettings
 from spaces.errors import ConfigError
@@ -70,6 +71,30 @@ def pinned(settings: ProxySettings, device: str | None = None) -> ProxySettings:
     return settings.model_copy(update={"device": chosen, "precision": precision})
 
 
+class _SmallVolumes(TorchFunctionMode):
+    """Convolutions in float32 where an edge of the volume is shorter than the kernel's.
+
+    With torch 2.13 on a CPU with bfloat16 instructions, the weight gradient of these (as of 3 x 3 x 3 over
+    2 x 2 x 2 voxels, padded) came out in bfloat16 as values of 1e30 and more; one update with them, and what
+    follows has an infinite variance. All other sizes tried were right, in 2-D small ones too.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func in (torch.conv3d, torch.conv_transpose3d):
+            image, weight = [*args, *(named[name] for name in ("input", "weight") if name in named)][:2]
+            if any(edge < kernel for edge, kernel in zip(image.shape[-3:], weight.shape[-3:], strict=True)):
+                with torch.autocast("cpu", enabled=False):
+                    return func(*map(_exact, args), **{name: _exact(value) for name, value in named.items()})
+        return func(*args, **named)
+
+
+def _exact(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) else value
+
+
 class Precision:
     """Forward passes and updates in a number format.
 
@@ -87,6 +112,7 @@ class Precision:
         layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
         self._layout = layouts.get(ndim) if device.type == "cuda" else None
         self._clip_norm = settings.clip_norm
+        self._ndim = ndim
 
     def prepare(self, network: nn.Module) -> None:
         """Lay out the weights as suits the device, in place."""
@@ -101,7 +127,23 @@ class Precision:
         """In which to run a network."""
         if self._half is None:
             return contextlib.nullcontext()
-        return torch.autocast(self._device, dtype=self._half)
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.autocast(self._device, dtype=self._half))
+        if self._device == "cpu" and self._ndim == 5:
+            stack.enter_context(_SmallVolumes())
+        return stack
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss to what is there, scaled as the format needs it until the `update`."""
+        self._scaler.scale(loss).backward()
+
+    def update(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Clip the gradients where that was asked for, and take a step."""
+        if self._clip_norm is not None:
+            self._scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(network.parameters(), self._clip_norm)
+        self._scaler.step(optimiser)
+        self._scaler.update()
 
     def state(self) -> dict[str, Any]:
         """What a training that goes on later needs: the scale of the loss."""
@@ -117,10 +159,6 @@ class Precision:
         """Forward, backward and update; returns the loss, detached."""
         with self.autocast():
             loss = loss_of()
-        self._scaler.scale(loss).backward()
-        if self._clip_norm is not None:
-            self._scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(network.parameters(), self._clip_norm)
-        self._scaler.step(optimiser)
-        self._scaler.update()
+        self.backward(loss)
+        self.update(network, optimiser)
         return loss.detach()

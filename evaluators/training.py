@@ -108,7 +108,7 @@ class Tuning:
         self._device = data.images.device
         self._precision = Precision(settings, self._device, data.images.ndim)
         self._precision.prepare(network)
-        self._optimiser = _optimiser(network, settings)
+        self._optimiser = optimiser_of(network, settings)
         self._stream = _stream(data, task, settings, seed)
         self._told = (seed, len(data), settings.batch_size)  # what decides the batches
         self._share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
@@ -177,12 +177,20 @@ class Tuning:
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         images = self._precision.lay_out(images)
         outputs = self.network(images)
-        if not self._share or self._teacher is None:
-            return self._task.loss(outputs, targets)
-        imitation = self._task.imitation(outputs, self._teacher.tell(self._told, self.step, images))
-        if self._share == 1:
-            return imitation
-        return (1 - self._share) * self._task.loss(outputs, targets) + self._share * imitation
+        told = None
+        if self._share and self._teacher is not None:
+            told = self._teacher.tell(self._told, self.step, images)
+        return blended_loss(self._task, outputs, targets, told, self._share)
+
+
+def blended_loss(
+    task: Task, outputs: Any, targets: torch.Tensor, told: torch.Tensor | None, share: float
+) -> torch.Tensor:
+    """The task's loss, a share of it replaced by imitating what another network told of the same images."""
+    if told is None or not share:
+        return task.loss(outputs, targets)
+    imitation = task.imitation(outputs, told)
+    return imitation if share == 1 else (1 - share) * task.loss(outputs, targets) + share * imitation
 
 
 def measure(
@@ -224,7 +232,8 @@ def check_network(network: nn.Module, data: Tensors, task: Task) -> None:
     task.check_outputs(outputs, targets)
 
 
-def _optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+def optimiser_of(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """What the settings say, over the parameters that need gradients."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "adamw":

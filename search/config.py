@@ -154,9 +154,10 @@ class CampaignConfig(Settings):
         places = [order.index(rung) for rung in self.search.rungs]
         if len(places) == 1 or places != sorted(set(places)):
             raise ValueError(f"search.rungs must be two or more rungs, cheapest first, of {', '.join(order)}")
-        if places and (self.data.folds > 1 or self.search.repeats):
+        if places and self.search.repeats:
             raise ValueError(
-                "search.rungs needs data.folds = 1 and search.repeats = 0: halving spends its budget on rungs"
+                "search.rungs needs search.repeats = 0: halving measures again on the next rung; with "
+                "data.folds the last rung sees every case"
             )
         if self.search.value == "agreement" and self.task.evaluator is not None:
             raise ValueError(

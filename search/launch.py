@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from evaluators.protocols import EvaluatorSpec, Pool
@@ -233,7 +234,7 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
     config, space = problem.config, problem.space
     first, trials = problem.first, config.budget.trials
     if not config.search.rungs:
-        schedule = Racing(
+        racing = Racing(
             controller,
             space.dense,
             problem.value,
@@ -243,28 +244,30 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
             ladder=first[1:],
             below=problem.below,
         )
-        return schedule, trials
-    if config.budget.unit is None:
-        return Halving(controller, space, problem.value, config.search.rungs, ladder=first[1:]), trials
-    n_train, n_val = len(problem.splits.train), len(problem.splits.val)
-    windows = problem.windows
-    price = prices(config.proxy, n_train, n_val, None if windows is None else int(windows.sum()))
-    budget = trials * price[config.budget.unit]
-    spent = joint_price(config.proxy, n_train) if problem.workload.shared is not None else 0.0
-    if config.calibrate.at_start:
-        looks = [*config.calibrate.rungs, "full", "full"]
-        spent += config.calibrate.networks * sum(price[rung] for rung in looks)
-    halving = Halving(
+        return racing, trials
+    halving = partial(
+        Halving,
         controller,
         space,
         problem.value,
         config.search.rungs,
         ladder=first[1:],
-        prices=price,
-        budget=budget,
-        spent=spent,
+        folds=config.data.folds,
     )
-    return halving, max(1, int(budget / min(price.values())))
+    if config.budget.unit is None:
+        return halving(), trials
+    splits = problem.workload.splits
+    n_train, n_val = len(splits.train), len(splits.val)
+    windows = problem.windows
+    price = prices(config.proxy, n_train, n_val, None if windows is None else int(windows.sum()))
+    budget = trials * price[config.budget.unit]
+    joint = problem.workload.shared is not None
+    spent = config.data.folds * joint_price(config.proxy, n_train) if joint else 0.0
+    if config.calibrate.at_start:
+        looks = [*config.calibrate.rungs, "full", "full"]
+        spent += config.calibrate.networks * sum(price[rung] for rung in looks)
+    schedule = halving(prices=price, budget=budget, spent=spent)
+    return schedule, max(1, int(budget / min(price.values())))
 
 
 def check_execution(config: CampaignConfig) -> None:

@@ -157,6 +157,25 @@ def test_a_campaign_halves_within_a_budget_that_counts_joint_training(tmp_path: 
     assert {r.trial.rung for r in found} == {"recalibrate", "finetune"}
 
 
+def test_a_campaign_halves_with_folds_and_judges_on_every_case(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    tables = {
+        "data": {**CAMPAIGN["data"], "folds": 2},
+        "search": {"controller": "random", "rungs": ["recalibrate", "finetune"]},
+        "budget": {"trials": 34},
+    }
+    campaign_id = launch(parse_config({**CAMPAIGN, **tables}), url, Monitor())
+    with Store(url) as store:
+        found, about = store.records(campaign_id), store.campaign(campaign_id).description
+        table = campaign_summary(store, campaign_id).trials
+    sizes = about["data"]["sizes"]
+    by_fold = {r.trial.fold: len(r.outcome.per_case["metric"]) for r in found if r.trial.rung == "finetune"}
+    assert sum(by_fold.values()) == sizes["train"] + sizes["val"]
+    assert {r.trial.fold for r in found if r.trial.rung == "recalibrate"} == {0}
+    assert len(table) >= 5
+    assert np.isfinite(table["difference"]).all()
+
+
 @pytest.mark.parametrize(
     ("tables", "complaint"),
     [

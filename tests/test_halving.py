@@ -65,6 +65,19 @@ def test_dense_with_replicates_and_the_ladder_go_through_every_rung() -> None:
     assert len({(t.genome, t.rung, t.replicate) for t in asked}) == len(asked)
 
 
+def test_the_last_rung_sees_every_fold_and_the_others_the_first() -> None:
+    asked = play(halving(folds=3), 200)
+    cheap = [t for t in asked if t.rung != "full"]
+    assert {t.fold for t in cheap} == {0}
+    full: dict[Genome, list[tuple[int, int]]] = {}
+    for t in asked:
+        if t.rung == "full":
+            full.setdefault(t.genome, []).append((t.replicate, t.fold))
+    assert full.pop(SPACE.dense) == [(r, fold) for r in range(3) for fold in range(3)]
+    assert len(full) > len(LADDER)
+    assert all(looks == [(0, 0), (0, 1), (0, 2)] for looks in list(full.values())[:-1])
+
+
 def test_the_budget_counts_every_rung_at_its_price_and_what_was_spent_before() -> None:
     cost = {"shared": 1.0, "finetune": 10.0, "full": 60.0}
     schedule = halving(prices=cost, budget=1000, spent=200)

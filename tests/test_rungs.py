@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,27 @@ def test_slices_get_better_by_joint_training() -> None:
     before = loss()
     trainer.run(data, workload, seed=0)
     assert loss() < before - 0.01
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"optimiser": "adamw", "learning_rate": 1e-3},
+        {"clip_norm": 0.01},
+        {"distill": 1.0},
+        {"precision": "bfloat16"},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_joint_training_follows_the_settings_of_the_proxy(setting: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for settings in ({}, setting):
+        workload = make_workload(shared_epochs=1, **settings)
+        task = make_task(workload.task, workload.splits)
+        found.append(shared_weights(workload, task, cache_dir=tmp_path))
+    assert fingerprint_of_arrays(found[0]) != fingerprint_of_arrays(found[1])
+    assert all(np.isfinite(array).all() for array in found[1].values())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_diverging_joint_training_says_so(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training: what the seed decides and nothing else does, batches, normalisation, measuring, the cache."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from torch import nn
 from evaluators.augment import BatchStream
 from evaluators.data.splits import Kind, Splits, Subset
 from evaluators.dense import as_arrays, dense_weights, train_dense
-from evaluators.precision import pinned, resolve_device, resolve_precision
+from evaluators.precision import Precision, pinned, resolve_device, resolve_precision
 from evaluators.settings import NetworkSettings, ProxySettings, RecipeSettings, TaskSettings
 from evaluators.tasks.factory import make_task
 from evaluators.teacher import Teacher
@@ -456,3 +457,21 @@ def test_a_training_that_is_stored_goes_on_to_the_last_bit(
         torch.save(state, tmp_path / "state.pt")
     assert tuning.step == tuning.steps == 12
     assert same(as_arrays(whole), as_arrays(network))
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (2, 4, 4), (1, 1, 1), (4, 4, 4)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_of_small_volumes_in_bfloat16(size: tuple[int, ...], transposed: bool) -> None:
+    """As in float32: torch alone gives values of 1e30 where a volume is smaller than the kernel."""
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose3d if transposed else nn.Conv3d
+    images, exact = torch.randn(4, 32, *size), kind(32, 32, 3, padding=1, bias=False)
+    half, settings = copy.deepcopy(exact), ProxySettings(precision="bfloat16")
+    (exact(images) ** 2).sum().backward()
+    with Precision(settings, CPU, images.ndim).autocast():
+        loss = (half(images).float() ** 2).sum()
+    loss.backward()
+    assert exact.weight.grad is not None
+    assert half.weight.grad is not None
+    error = (half.weight.grad - exact.weight.grad).abs().max() / exact.weight.grad.abs().max()
+    assert error < 0.05

@@ -2,6 +2,8 @@
 
 Each step trains the full width on the task, and the narrowest and a few random widths on the task and on what
 the full width says (the sandwich rule with in-place distillation). Once a campaign, kept by content.
+Optimiser, precision, clipping, augmentation and balance are those of the proxy; with `distill`, the full
+width imitates the dense network as candidates do, and slices imitate the full width at least as much.
 
 Source: Yu and Huang 2019 (universally slimmable networks); here every group has a width of its own.
 """
@@ -17,10 +19,10 @@ from torch import nn
 from evaluators.dense import as_arrays, kept_weights
 from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
-from evaluators.precision import resolve_device
+from evaluators.precision import Precision, resolve_device
 from evaluators.protocols import Task
 from evaluators.tasks.heads import main_output
-from evaluators.training import Progress, Tensors, batches, n_steps
+from evaluators.training import Progress, Tensors, batches, blended_loss, n_steps, optimiser_of
 from evaluators.workload import Workload
 from spaces.errors import RunError
 from spaces.messages import Genome
@@ -28,7 +30,7 @@ from spaces.ranking import Ranking
 from spaces.space import ChannelSpace
 from spaces.surgery import cut, kept_positions
 
-PROCEDURE = 1
+PROCEDURE = 2
 """Raise it with every change after which training gives other weights."""
 
 RANDOM_WIDTHS = 2
@@ -38,8 +40,9 @@ NARROWEST = 1 / 8
 SPREAD = 0.5
 """Standard deviation, in natural logarithms, of a group's share around its slice's."""
 IMITATION = 0.5
-"""How much of a slice's loss is about what the full width says; the rest is about the truth."""
+"""How much of a slice's loss is at least about what the full width says; the rest is about the truth."""
 LARGEST_GRADIENT = 5.0
+"""Norm that a step's gradients, summed over all widths, are clipped to where `clip_norm` does not say."""
 
 
 def shared_weights(
@@ -81,8 +84,12 @@ def shared_weights(
 _SETTINGS = {
     "shared_epochs",
     "batch_size",
+    "optimiser",
     "learning_rate",
     "momentum",
+    "clip_norm",
+    "precision",
+    "distill",
     "weight_decay",
     "augment",
     "augmentation",
@@ -111,15 +118,17 @@ class JointTraining:
         Raises:
             RunError: The loss is no longer finite.
         """
-        settings = workload.proxy.model_copy(update={"epochs": workload.proxy.shared_epochs})
-        steps, device = n_steps(settings, len(data)), data.images.device
-        optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
+        settings = workload.proxy.model_copy(
+            update={
+                "epochs": workload.proxy.shared_epochs,
+                "clip_norm": workload.proxy.clip_norm or LARGEST_GRADIENT,
+            }
         )
+        steps, device = n_steps(settings, len(data)), data.images.device
+        optimiser = optimiser_of(self.network, settings)
+        precision = Precision(settings, device, data.images.ndim)
+        precision.prepare(self.network)
+        dense = copy.deepcopy(self.network).eval() if settings.distill else None
         rng = np.random.default_rng(seed)
         self.network.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -128,32 +137,44 @@ class JointTraining:
                 for group in optimiser.param_groups:
                     group["lr"] = settings.learning_rate * _rate(step, steps)
                 optimiser.zero_grad(set_to_none=False)
-                loss = self._step(images, targets, rng)
+                told = None
+                if dense is not None:
+                    with torch.no_grad():
+                        told = main_output(dense(images), images.ndim)
+                loss = self._step(images, targets, rng, precision, told, settings.distill)
                 if not math.isfinite(loss):
                     raise RunError(
                         f"the joint training's loss is not finite at step {step + 1} of {steps} at learning "
                         f"rate {settings.learning_rate:g}; lower proxy.learning_rate"
                     )
-                nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
-                optimiser.step()
+                precision.update(self.network, optimiser)
                 if progress:
                     progress(step + 1, steps, f"loss {loss:.3f}")
         self.network.eval()
 
-    def _step(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> float:
+    def _step(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        rng: np.random.Generator,
+        precision: Precision,
+        dense: torch.Tensor | None,
+        distill: float,
+    ) -> float:
         """Gradients of the full width and of slices, added up; the full width's loss."""
-        outputs = self.network(images)
-        loss = self._task.loss(outputs, targets)
-        loss.backward()
-        told = main_output(outputs, images.ndim).detach()
+        images = precision.lay_out(images)
+        with precision.autocast():
+            outputs = self.network(images)
+            loss = blended_loss(self._task, outputs, targets, dense, distill)
+        precision.backward(loss)
+        told, share = main_output(outputs, images.ndim).detach(), max(IMITATION, distill)
         genomes = [random_widths(self._space, rng) for _ in range(RANDOM_WIDTHS)]
         for genome in (self._space.minimal, *genomes):
             kept = self._ranking.kept(self._space, genome)
             slice_ = cut(self.network, self._space, kept).train()
-            answer = slice_(images)
-            imitated = self._task.imitation(answer, told)
-            truth = self._task.loss(answer, targets)
-            ((1 - IMITATION) * truth + IMITATION * imitated).backward()
+            with precision.autocast():
+                part = blended_loss(self._task, slice_(images), targets, told, share)
+            precision.backward(part)
             self._give_back(slice_, kept)
         return float(loss.detach())
 

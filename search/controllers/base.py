@@ -77,6 +77,11 @@ class SequentialController(ABC):
         self._inbox: list[Record] = []
         self._told: set[int] = set()
         self._measured: dict[Genome, list[np.ndarray]] = {}
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Whatever a controller without options of its own keeps besides; the last step of construction."""
+        return
 
     def ask(self, n: int) -> list[Genome]:
         """See `Controller.ask`."""

@@ -1,15 +1,11 @@
 """The baseline that every search must beat: uniform networks only."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from search.controllers.base import SequentialController
 from search.start import uniform_networks
 from spaces.fronts import OCTAVES
 from spaces.messages import Genome
-from spaces.objectives import Objective
-from spaces.space import ChannelSpace
 
 
 class LadderController(SequentialController):
@@ -19,11 +15,8 @@ class LadderController(SequentialController):
     1/64 of dense, then below. What it is told changes nothing.
     """
 
-    def __init__(
-        self, space: ChannelSpace, objectives: Sequence[Objective], seed: int, first: Sequence[Genome]
-    ) -> None:
-        super().__init__(space, objectives, seed, first)
-        self._rungs, self._levels = uniform_networks(space)
+    def _set_up(self) -> None:
+        self._rungs, self._levels = uniform_networks(self.space)
 
     def _propose(self, rng: np.random.Generator) -> Genome | None:
         del rng  # nothing here is random

@@ -1,7 +1,5 @@
 """Pareto local search: small steps from the front, most of them at about constant FLOPs."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from search.controllers.base import SequentialController
@@ -9,7 +7,6 @@ from search.controllers.sampling import StratifiedSampler
 from search.genes import Genes, octaves
 from spaces.fronts import non_dominated
 from spaces.messages import Genome
-from spaces.objectives import Objective
 from spaces.space import ChannelSpace
 
 _LEAST = 3  # networks measured before there is a front to start from
@@ -28,11 +25,8 @@ class LocalController(SequentialController):
     Source: Paquete, Chiarandini and Stützle 2004 (Pareto local search).
     """
 
-    def __init__(
-        self, space: ChannelSpace, objectives: Sequence[Objective], seed: int, first: Sequence[Genome]
-    ) -> None:
-        super().__init__(space, objectives, seed, first)
-        self._sampler = StratifiedSampler(space)
+    def _set_up(self) -> None:
+        self._sampler = StratifiedSampler(self.space)
         self._means: dict[Genome, np.ndarray] = {}
         self._left: dict[Genome, int] = {}  # neighbours asked of each network
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from math import comb
 
 import numpy as np
@@ -17,14 +17,19 @@ from spaces.objectives import Objective
 from spaces.space import ChannelSpace
 
 
+@cache
+def _fitness_of(n_objectives: int) -> type[base.Fitness]:
+    """DEAP's `creator` would write such a class into a global module; here it stays with its maker."""
+    return type("Fitness", (base.Fitness,), {"weights": (-1.0,) * n_objectives})
+
+
 class _Individual(list[int]):
     """What DEAP works on: a list of genes with a fitness."""
 
     def __init__(self, genome: Genome, losses: np.ndarray) -> None:
         super().__init__(genome)
-        # DEAP's `creator` would write such a class into a global module; here it stays with its maker.
-        kind = type("Fitness", (base.Fitness,), {"weights": (-1.0,) * len(losses)})
-        self.fitness = kind(tuple(losses.tolist()))
+        self.losses = losses
+        self.fitness = _fitness_of(len(losses))(tuple(losses.tolist()))
 
 
 class Nsga2Controller(SequentialController):
@@ -55,12 +60,12 @@ class Nsga2Controller(SequentialController):
         super().__init__(space, objectives, seed, first)
         self._size = at_least("population", population, 8)
         self._sampler = StratifiedSampler(space)
-        self._means: dict[Genome, np.ndarray] = {}
-        self._contenders: list[Genome] = []  # those that can still be in the population
+        self._told_of: dict[Genome, _Individual] = {}
+        self._contenders: list[_Individual] = []  # those that can still be in the population
         self._population: list[_Individual] = []
 
     def _propose(self, rng: np.random.Generator) -> Genome | None:
-        if len(self._means) < self._size // 2:
+        if len(self._told_of) < self._size // 2:
             return self._fresh(self._sampler.draw(rng), rng)
         with _seeded_random(int(rng.integers(2**63))):
             if not self._population:
@@ -72,30 +77,29 @@ class Nsga2Controller(SequentialController):
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
         if losses is None:
             return
-        if genome in self._means:  # a mean that changes may bring back what it had pushed out
-            self._contenders = list(self._means)
+        changed = genome in self._told_of
+        self._told_of[genome] = _Individual(genome, losses)
+        if changed:  # a mean that changes may bring back what it had pushed out
+            self._contenders = list(self._told_of.values())
         else:
-            self._contenders.append(genome)
-        self._means[genome] = losses
+            self._contenders.append(self._told_of[genome])
         self._population = []
 
     def _select(self) -> list[_Individual]:
         """The best of the contenders, by rank first.
 
-        Only whole ranks that reach into the population stay contenders, so that the cost of an ask does not
-        grow with the number of trials.
+        Only whole ranks that reach into the population stay contenders, so that the cost of an ask goes with
+        the size of the front and not with the number of trials.
         """
-        genomes = self._contenders
-        losses = np.array([self._means[genome] for genome in genomes])
+        losses = np.array([one.losses for one in self._contenders])
         chosen: list[int] = []
-        rest = np.arange(len(genomes))
+        rest = np.arange(len(losses))
         while len(rest) and len(chosen) < self._size:  # DEAP would sort all ranks, in quadratic time
             front = non_dominated(losses[rest])
             chosen += rest[front].tolist()
             rest = rest[~front]
-        self._contenders = [genomes[i] for i in chosen]
-        individuals = [_Individual(genomes[i], losses[i]) for i in chosen]
-        return self._survivors(individuals, min(self._size, len(individuals)))
+        self._contenders = [self._contenders[i] for i in chosen]
+        return self._survivors(self._contenders, min(self._size, len(chosen)))
 
     def _survivors(self, individuals: list[_Individual], size: int) -> list[_Individual]:
         """By rank, then by crowding, which is written into them."""
