@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from search.cli import main
+from search.store.archive import Store
 from tests import tiny
 
 CAMPAIGN = """
@@ -113,6 +115,34 @@ def test_resume_gives_more_budget(call: Call, finished: str) -> None:
     said = call("resume", finished, "--set", "budget.trials=16", "--quiet")
     assert said.status == 0, said.err
     assert "(complete, 16 of 16 trials)" in call("show", finished).out
+
+
+def starved_once(model: nn.Module, rung: str, seed: int) -> np.ndarray:
+    """An evaluator that finds no memory the ninth time, and never again."""
+    calls = Path("calls")
+    with calls.open("a") as file:
+        file.write("x")
+    if calls.stat().st_size == 9:
+        raise MemoryError("no memory on purpose")
+    return np.linspace(0.5, 0.9, 64) + 1e-4 * sum(p.numel() for p in model.parameters()) % 0.05
+
+
+def test_resume_retries_what_the_machine_lost_when_told_to(call: Call) -> None:
+    own = ["--quiet", "--set", "task.evaluator=tests.test_cli:starved_once", "--set", "budget.trials=30"]
+    assert call("run", "tiny.toml", *own).status == 0
+    campaign_id = json.loads(call("list", "--format", "json").out)[0]["id"]
+
+    def lost() -> list[int]:
+        with Store("sqlite:///paretoprune.db", create=False) as store:
+            return store.numbers(campaign_id, "lost")
+
+    assert len(lost()) == 1
+    assert call("resume", campaign_id, "--quiet").status == 0
+    assert len(lost()) == 1, "amid others it stays"
+    said = call("resume", campaign_id, "--retry-lost")
+    assert said.status == 0, said.err
+    assert "where evaluations were lost" in said.err
+    assert lost() == []
 
 
 def test_resume_refuses_what_would_change_findings(call: Call, finished: str) -> None:

@@ -1,9 +1,12 @@
 """Class folders, Decathlon, nnU-Net and DICOM: what is read, how it is divided, what is refused."""
 
 import csv
+import gzip
 import json
 import logging
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +203,23 @@ def test_lists_that_lead_out_of_the_folder_are_refused() -> None:
         load("decathlon:task", patch=(6, 6, 6))
     with pytest.raises(DataError, match="decathlon:nowhere: there is no such folder"):
         find_folder("nowhere", "decathlon")
+
+
+def test_pictures_and_volumes_that_claim_to_be_enormous_are_refused() -> None:
+    source = pictures(4)
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    Path("set/sick/huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(DataError, match=r"folder:set: image \d+ of \w+: (claims|damaged)"):
+        load(source, **SHARES).open_test()
+    folder = volumes("task", 6)
+    image = folder / "imagesTr" / "c1.nii.gz"
+    huge = nibabel.Nifti1Header()
+    huge.set_data_shape((30_000, 30_000, 30_000))
+    huge.set_data_dtype(np.int16)
+    image.write_bytes(gzip.compress(huge.binaryblock + bytes(100)))
+    with pytest.raises(DataError, match=r"is 30000 x 30000 x 30000; 3 axes are needed|damaged"):
+        load("decathlon:task", patch=(6, 6, 6), **SHARES).open_test()
 
 
 # --- joined sources

@@ -319,3 +319,11 @@ def test_sources_are_listed() -> None:
     assert [name.partition(":")[0] for name in source_names()] == [
         *("medmnist", "npz", "folder", "decathlon", "nnunet", "dicom", "phantom")
     ]
+
+
+@pytest.mark.parametrize("setting", [{"size": (4, 4)}, {"patch": (4, 4)}, {"patient": "^(a)"}])
+def test_settings_that_a_source_does_not_follow_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=f"data.{next(iter(setting))} is for sources of files .* leave it out"
+    ):
+        load(save(arrays()), **setting)

@@ -125,6 +125,23 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_asked_for()
         load("npz:own.npz")
 
 
+def test_an_array_larger_than_memory_is_refused_before_it_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = arrays() | {"train_images": np.zeros((12, 512, 512), np.uint8)}  # 3 MB in a few kilobytes
+    source = save(content)
+    assert Path("own.npz").stat().st_size < 10_000
+    monkeypatch.setattr("evaluators.data.npz._memory", lambda: 10**6)
+    with pytest.raises(DataError, match=r"train_images does not fit into memory \(3,145,728 bytes\)"):
+        load(source)
+
+
+def test_names_inside_an_archive_lead_nowhere() -> None:
+    np.savez("own.npz", **arrays(), **{"../../escaped": np.zeros(3)})
+    assert len(load("npz:own.npz").train) == 12
+    assert not Path("../../escaped.npy").exists()
+
+
 def test_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 

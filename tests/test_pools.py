@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,11 @@ def ray_cluster() -> Iterator[str]:
     """One Ray for all tests of this file; pools find it and leave it running. Its address."""
     from evaluators.pools import cluster
 
+    os.environ["PARETOPRUNE_KEY"] = "ab" * 32  # workers inherit it when they start
     disconnect = cluster.connect(None, cpus=2, payload_bytes=0)
     yield cluster.ray.get_runtime_context().gcs_address
     disconnect()
+    del os.environ["PARETOPRUNE_KEY"]
 
 
 @pytest.fixture(params=["SerialPool", pytest.param("RayPool", marks=pytest.mark.ray)])
@@ -168,6 +171,47 @@ def test_fine_tuning_on_ray_and_in_process_agrees_to_the_last_bit(kind: str, ray
         outcomes = run_all(pool, trials)
     assert [outcomes[number].error for number in range(5)] == [None] * 5
     assert all(outcomes[number].agrees_with(expected[number]) for number in expected)
+
+
+def stored_by_ray() -> Iterator[bytes]:
+    """What lies in the object stores of this machine and in Ray's folder of files."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "raylet" in (process / "comm").read_text():
+                yield from (f.read_bytes() for f in process.glob("fd/*") if "plasma" in os.readlink(f))
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            continue
+    from evaluators.pools.cluster import ray
+
+    session = Path(ray.get_runtime_context().get_session_name())
+    for file in (Path("/tmp/ray") / session.name).rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            yield file.read_bytes()
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into the object store by /proc")
+def test_sealed_images_are_plain_inside_the_worker_only(ray_cluster: str) -> None:
+    workload = make_workload()
+    trials = [Trial(number, workload.space.dense, replicate=number) for number in range(2)]
+    expected, seen = serial_outcomes(workload, trials), []
+    row = workload.splits.train.images[3].tobytes()
+    for sealed in (False, True):  # the plain ones show that looking finds them
+        subsets = {name: getattr(workload.splits, name) for name in ("train", "val")}
+        subsets = {
+            name: replace(subset, images=subset.images ^ np.uint8(sealed), sealed=sealed)
+            for name, subset in subsets.items()
+        }
+        spec = replace(workload, splits=replace(workload.splits, **subsets))
+        marker = spec.splits.train.images[3].tobytes()
+        assert (marker == row) != sealed
+        with evaluators.pools.RayPool(spec) as pool:
+            outcomes = run_all(pool, trials)
+            seen.append(any(marker in content for content in stored_by_ray()))
+        assert [outcomes[number].status for number in range(2)] == ["complete"] * 2
+        if not sealed:
+            assert all(outcomes[number].agrees_with(expected[number]) for number in expected)
+    assert seen == [True, False]
 
 
 @pytest.mark.ray

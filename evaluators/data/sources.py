@@ -32,14 +32,14 @@ class Source:
     usage: str
     options: Callable[[str], type[Settings]]
     load: Callable[[str, Any, DataSettings], Splits]
-    by_case: bool = False  # normalises every case itself where data.normalise = "case"
+    files: bool = False  # one a case: follows `_OF_FILES`, and normalises every case itself where asked
 
 
 def _listed(scheme: str, lister: Callable[[Path, str | None], Listing]) -> Source:
     def load(rest: str, options: Any, settings: DataSettings) -> Splits:
         return packed(lister(find_folder(rest, scheme), settings.patient), settings)
 
-    return Source(f"{scheme}:FOLDER", lambda rest: NoOptions, load, by_case=True)
+    return Source(f"{scheme}:FOLDER", lambda rest: NoOptions, load, files=True)
 
 
 def _table(rest: str, options: Any, settings: DataSettings) -> Splits:
@@ -54,10 +54,14 @@ SOURCES: Mapping[str, Source] = {
     "folder": _listed("folder", listing.folder),
     "decathlon": _listed("decathlon", listing.decathlon),
     "nnunet": _listed("nnunet", listing.nnunet),
-    "dicom": Source("dicom:FOLDER", lambda rest: listing.TableOptions, _table, by_case=True),
+    "dicom": Source("dicom:FOLDER", lambda rest: listing.TableOptions, _table, files=True),
     "phantom": Source("phantom:KIND", phantoms.options, lambda rest, o, s: phantoms.load(rest, o)),
 }
 """Scheme -> source; a new kind of source is one more row."""
+
+
+_OF_FILES = ("size", "spacing", "patch", "patient")
+"""Settings of [data] that only sources of files follow."""
 
 
 def source_names() -> list[str]:
@@ -73,6 +77,7 @@ def load_splits(settings: DataSettings) -> Splits:
         DataError: The images cannot be had or cannot be used.
     """
     whole = joined([_one(given, settings) for given in settings.sources])
+    _check_followed(settings)
     splits = replace(_without_duplicates(numbered(whole)), normalise=settings.normalise)
     _check_limits(settings, splits)
     splits = replace(
@@ -101,7 +106,7 @@ def _one(given: str, settings: DataSettings) -> Splits:
         raise ConfigError(f"data.source = {given!r}: write it as {SOURCES[scheme].usage}")
     source = SOURCES[scheme]
     splits = source.load(rest, _options(source.options(rest), settings.options, given), settings)
-    if settings.normalise != "case" or source.by_case:
+    if settings.normalise != "case" or source.files:
         return splits
     return mapped(splits, _by_case)
 
@@ -143,6 +148,18 @@ def _without_duplicates(splits: Splits) -> Splits:
     return replace(
         splits, train=splits.train.take(np.flatnonzero(keep)), duplicates_removed=int((~keep).sum())
     )
+
+
+def _check_followed(settings: DataSettings) -> None:
+    """Refuse settings that none of the sources looks at."""
+    if any(SOURCES[given.partition(":")[0]].files for given in settings.sources):
+        return
+    if ignored := [name for name in _OF_FILES if getattr(settings, name) is not None]:
+        files = ", ".join(f"{scheme}:" for scheme, source in SOURCES.items() if source.files)
+        raise ConfigError(
+            f"data.{ignored[0]} is for sources of files ({files}); {', '.join(settings.sources)} has its "
+            "images ready: leave it out"
+        )
 
 
 def _check_limits(settings: DataSettings, splits: Splits) -> None:
