@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.evaluation import NETWORK
 from evaluators.data.assembling import assemble
 from evaluators.data.listing import decathlon, find_folder
 from evaluators.data.packs import packed
@@ -27,7 +28,7 @@ from evaluators.data.sources import load_splits
 from evaluators.dense import as_arrays
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.networks import build_network, code_of
-from evaluators.settings import DataSettings, NetworkSettings, ProxySettings, TaskSettings
+from evaluators.settings import DataSettings, ProxySettings, TaskSettings
 from evaluators.tasks.factory import make_task
 from evaluators.training import batches, n_steps
 from evaluators.workload import Workload
@@ -38,17 +39,6 @@ from spaces.tracing import trace
 
 HERE = Path(__file__).parent
 ROUNDS = 5
-NETWORK = NetworkSettings(
-    factory="monai.networks.nets:resnet18",
-    arguments={
-        "spatial_dims": 2,
-        "n_input_channels": 1,
-        "num_classes": 2,
-        "conv1_t_size": 3,
-        "conv1_t_stride": 2,
-        "no_max_pool": True,
-    },
-)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -271,6 +271,34 @@ def test_dicom_folder_keeps_patients_and_tags_to_itself(
         load("dicom:clinic", {"label": "labl"})
 
 
+def test_dicom_files_of_a_patient_stay_together_without_a_column_that_says_so() -> None:
+    from pydicom import Dataset, FileMetaDataset, dcmwrite
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    Path("clinic").mkdir()
+    rng, rows = np.random.default_rng(0), ["file,label"]
+    for index in range(24):
+        slice_ = Dataset()
+        slice_.PatientID, slice_.SOPInstanceUID = f"Dumbledore{index // 4}", generate_uid()
+        slice_.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        slice_.Rows = slice_.Columns = 8
+        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+        slice_.BitsAllocated = slice_.BitsStored = 16
+        slice_.HighBit, slice_.PixelRepresentation = 15, 0
+        slice_.PixelData = rng.integers(0, 4000, (8, 8), dtype=np.uint16).tobytes()
+        slice_.file_meta = FileMetaDataset()
+        slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dcmwrite(f"clinic/{index}.dcm", slice_, enforce_file_format=True)
+        rows.append(f"{index}.dcm,{'ab'[index % 2]}")
+    Path("clinic/labels.csv").write_text("\n".join(rows))
+    splits = load("dicom:clinic", shares=(0.5, 0.25, 0.25))
+    assert splits.duplicates_removed == 0, "nobody had to be taken out afterwards"
+    parts = [splits.train, splits.val, splits.open_test()]
+    owners = [set(part.groups.tolist()) for part in parts if part.groups is not None]
+    assert sum(map(len, owners)) == len(set.union(*owners)) == 6
+    assert sum(map(len, parts)) == 24
+
+
 @pytest.mark.data
 def test_dicom_series_is_a_volume_in_millimetres(data_dir: Path) -> None:
     scan = read_scan(data_dir / "dicom" / "mr_T1post_PGBM-003", "series")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from evaluators.data.tensors import as_packed
 from evaluators.identity import fingerprint_of_arrays
 from evaluators.pools.serial import SerialPool
 from evaluators.rungs.joint import JointTraining, random_widths, shared_weights
@@ -72,6 +73,15 @@ def test_recalibration_gives_norms_the_statistics_of_the_images() -> None:
     assert torch.equal(before, norm.running_mean)
     recalibrate(network, images, seed=2)
     assert not torch.equal(before, norm.running_mean)
+
+
+def test_every_image_counts_the_same_in_recalibration() -> None:
+    """65 images in batches of at most 64: the last one alone would be half of the average."""
+    network = nn.Sequential(nn.BatchNorm2d(1, affine=False))
+    images = torch.arange(65.0).reshape(65, 1, 1, 1).expand(65, 1, 4, 4).contiguous()
+    for seed in range(3):
+        recalibrate(network, as_packed(images), seed)
+        assert network[0].running_mean.item() == pytest.approx(32, abs=0.5)
 
 
 def test_recalibration_leaves_networks_without_statistics_alone() -> None:

@@ -13,7 +13,7 @@ from evaluators.data.dividing import divide, quarters
 from evaluators.data.listing import Case, Listing
 from evaluators.data.patients import anonymous
 from evaluators.data.preparing import Volume, fitted, patches, prepared
-from evaluators.data.reading import read_scan
+from evaluators.data.reading import patient_of, read_scan
 from evaluators.data.splits import SPLITS, Splits, Subset
 from evaluators.data.volumes import Volumes
 from evaluators.settings import DataSettings
@@ -85,7 +85,7 @@ def _in_patches(listing: Listing, settings: DataSettings) -> bool:
 def _divided(listing: Listing, settings: DataSettings) -> dict[str, list[Case]]:
     """Cases by split: as the source says, else by patient; a source with test only gives train and val."""
     parts: dict[str, list[Case]] = {split: [] for split in SPLITS}
-    free = [case for case in listing.cases if case.split is None]
+    free = [_owned(case) for case in listing.cases if case.split is None]
     for case in listing.cases:
         if case.split is not None:
             parts[case.split].append(case)
@@ -111,6 +111,11 @@ def _divided(listing: Listing, settings: DataSettings) -> dict[str, list[Case]]:
             rule = "every patient belongs in one split only"
             raise DataError(f"{listing.name}: {one} and {other} share {len(shared)} patients; {rule}")
     return parts
+
+
+def _owned(case: Case) -> Case:
+    """The case with the patient that its DICOM file names, where nobody else does."""
+    return case if case.patient is not None else replace(case, patient=patient_of(case.images[0]))
 
 
 def _by_appearance(cases: Sequence[Case]) -> np.ndarray:

@@ -24,7 +24,7 @@ from evaluators.data.volumes import Volumes
 from evaluators.settings import DataSettings
 from spaces.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change after which the same files give other arrays."""
 
 T = TypeVar("T")

@@ -30,30 +30,33 @@ _ORGAN, _LESION, _RANGE = 0.6, 0.4, 1.6
 """Brightness of organs (at most) and of lesions, and what becomes white; noise has the same unit."""
 
 
-class ClassificationOptions(Settings):
+class _Options(Settings):
+    """What all phantoms have."""
+
+    seed: int = Field(0, ge=0)
+    spatial_dims: Literal[2, 3] = 2
+
+
+class ClassificationOptions(_Options):
     """Options of `phantom:classification`."""
 
     size: int = Field(32, ge=16, le=512, description="edge of an image in pixels")
     n_train: int = Field(512, ge=2)
     n_val: int = Field(200, ge=2)
     n_test: int = Field(400, ge=1)
-    seed: int = Field(0, ge=0)
     classes: int = Field(2, ge=2, le=5, description="no lesion, one lesion, ...")
     noise: float = Field(0.1, ge=0, le=10, description="standard deviation; a lesion is 0.4 brighter")
-    spatial_dims: Literal[2, 3] = 2
 
 
-class SegmentationOptions(Settings):
+class SegmentationOptions(_Options):
     """Options of `phantom:segmentation`."""
 
     size: int = Field(64, ge=16, le=512, description="edge of an image in pixels")
     n_train: int = Field(200, ge=2)
     n_val: int = Field(50, ge=2)
     n_test: int = Field(100, ge=1)
-    seed: int = Field(0, ge=0)
     classes: int = Field(2, ge=2, le=8, description="background included")
     noise: float = Field(1.2, ge=0, le=10, description="maximum of the uniform noise; discs are 0.5 to 1")
-    spatial_dims: Literal[2, 3] = 2
 
 
 def options(kind: str) -> type[Settings]:

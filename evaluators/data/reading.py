@@ -65,6 +65,17 @@ def read_scan(path: Path, where: str) -> Scan:
         return _dicom(path, where)
 
 
+def patient_of(path: Path) -> str | None:
+    """Whose a DICOM file, or the first of a series, is; None where it does not say, or is no such file."""
+    if path.name.lower().endswith(PICTURES + VOLUMES):
+        return None
+    try:
+        first = min(_slices(path)) if path.is_dir() else path
+        return _patient(_dataset(first, tags=["PatientID"]))
+    except (Exception, zlib.error):  # what is wrong with it is told when it is read
+        return None
+
+
 @contextmanager
 def _readable(where: str) -> Iterator[None]:
     """Whatever a decoder raises or says about a damaged file becomes one line without the file's content."""
@@ -121,8 +132,7 @@ def _dicom(path: Path, where: str) -> Scan:
 
 def _series(folder: Path, where: str) -> Scan:
     """Slices in the order of their positions along the normal."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    slices = [_dataset(file) for file in files]
+    slices = [_dataset(file) for file in sorted(_slices(folder))]
     if not slices:
         raise DataError(f"{where}: the folder is empty")
     if len({str(slice_.get("SeriesInstanceUID")) for slice_ in slices}) > 1:
@@ -151,10 +161,14 @@ def _series(folder: Path, where: str) -> Scan:
     return Scan(np.stack(planes, axis=-1).swapaxes(1, 2), to_mm, _patient(slices[0]))
 
 
-def _dataset(path: Path) -> Any:
+def _slices(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+
+
+def _dataset(path: Path, tags: list[str] = _TAGS) -> Any:
     import pydicom
 
-    return pydicom.dcmread(path, specific_tags=_TAGS)
+    return pydicom.dcmread(path, specific_tags=list(tags), stop_before_pixels=tags is not _TAGS)
 
 
 def _patient(dataset: Any) -> str | None:

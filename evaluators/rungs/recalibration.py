@@ -36,7 +36,8 @@ def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
         norm.momentum = None  # type: ignore[assignment]  # a plain average over the batches
         norm.train()
     with torch.inference_mode():
-        for batch in order.to(images.device).split(size):
+        # Of about one size: every batch counts the same, so a small last one would count too much.
+        for batch in order.to(images.device).tensor_split(-(-len(order) // size)):
             if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
                 network(images[batch])
     for norm, momentum in zip(norms, momenta, strict=True):
