@@ -87,7 +87,7 @@ class Racing:
         value: What is ranked by, as the controller's objective has it; per case under `per_case_of`.
         rung: Where everything is evaluated.
         folds: Parts of the data that are held out in turn (cross-fitting); 1: train and val as they are.
-        share: Of the trials after dense's, how many may be further looks.
+        share: Of the trials besides the references' first looks, how many may be further looks.
         replicates: In each fold, of dense and at most of a genome.
         ladder: The uniform networks that the controller starts with.
         below: Cheaper uniform networks, from the next one down: each is tried where the one above it lost no
@@ -127,12 +127,17 @@ class Racing:
         genome = None if self._waiting else self._promising()
         if genome is not None:
             self._n_again += 1
+            self._n_trials += 1
             return self._trial(number, genome, self._looks[self._asked[genome]])
         if not self._waiting:
             for genome in self._controller.ask(1):
                 looks = self._looks[: self._first_looks(genome)]
                 self._waiting.extend((genome, look) for look in looks)
-        return self._trial(number, *self._waiting.popleft()) if self._waiting else None
+        if not self._waiting:
+            return None
+        genome, look = self._waiting.popleft()
+        self._n_trials += genome != self._dense and genome not in self._ladder
+        return self._trial(number, genome, look)
 
     def tell(self, record: Record) -> None:
         """See `Schedule.tell`."""
@@ -176,8 +181,6 @@ class Racing:
 
     def _trial(self, number: int, genome: Genome, look: tuple[int, int]) -> Trial:
         self._asked[genome] = self._asked.get(genome, 0) + 1
-        if genome != self._dense:
-            self._n_trials += 1
         replicate, fold = look
         return Trial(number, genome, self._rung, replicate, fold)
 

@@ -128,6 +128,17 @@ def test_racing_through_folds_comes_before_replicates() -> None:
     assert [(t.replicate, t.fold) for t in asked] == looks + looks
 
 
+def test_the_ladders_first_looks_buy_no_repeats() -> None:
+    """In folds they are many: what is proposed would wait until the ladder was measured over and over."""
+    levels = {(3, 4): 0.9, (2, 3): 0.8, (1, 1): 0.5, (2, 2): 0.85, (3, 3): 0.86, (1, 2): 0.7}
+    schedule = Racing(
+        Scripted(list(levels)), (3, 4), AUC, folds=3, share=0.5, replicates=2, ladder=[(2, 3), (1, 1)]
+    )
+    asked = [trial.genome for trial in play(schedule, 16, levels)]
+    assert asked[:6] == [(3, 4)] * 6
+    assert asked[6:13] == [(2, 3)] * 3 + [(1, 1)] * 3 + [(2, 2)]
+
+
 @pytest.mark.parametrize("value", [AUC, Objective("loss", maximize=False)])
 def test_the_controller_is_told_differences_to_dense_in_the_same_look(value: Objective) -> None:
     levels = {(3, 4): 0.9, (1, 1): 0.8}
