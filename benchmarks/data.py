@@ -87,7 +87,7 @@ def second_trial() -> dict[str, Any]:
     workload = Workload(NETWORK, code, as_arrays(network), space, ranking, splits, TaskSettings(), settings)
     task = make_task(TaskSettings(), splits)
     evaluator = NetworkEvaluator(workload)
-    data = evaluator._bench.subset
+    data = evaluator.bench.subset
     evaluator.evaluate(Trial(0, space.uniform(0.5)))
     rounds = []
     for number in range(1, 1 + ROUNDS):
