@@ -53,31 +53,31 @@ class Case:
 CASES: Mapping[str, Case] = {
     "breast": Case(
         "breastmnist",
-        (NARROW, "data.folds=3", "recipe.epochs=12", "budget.trials=60"),
+        (NARROW, "data.folds=3", "recipe.epochs=12", "proxy.epochs=1", "budget.trials=40"),
         "breast ultrasound, 28 pixels, three folds",
         "ResNet-18, a quarter as wide",
     ),
     "pneumonia": Case(
         "pneumoniamnist",
-        (NARROW, "budget.trials=50", "search.controller=nsga2"),
+        (NARROW, "proxy.train_limit=512", "budget.trials=30", "search.controller=nsga2"),
         "chest X-ray, 28 pixels",
         "ResNet-18, a quarter as wide",
     ),
     "colon": Case(
         "colon_nuclei",
-        (NARROW, "budget.trials=50", "recipe.epochs=12"),
+        (NARROW, "recipe.epochs=24", "budget.trials=30"),
         "colon nuclei, 64 pixels, four classes",
         "ResNet-18, a quarter as wide",
     ),
     "adrenal": Case(
         "adrenal3d",
-        (NARROW, "budget.trials=50", "recipe.epochs=8"),
+        (NARROW, "proxy.train_limit=256", "budget.trials=30"),
         "adrenal shapes, 28 x 28 x 28",
         "3-D ResNet-18, a quarter as wide",
     ),
     "hippocampus": Case(
         "decathlon",
-        ("budget.trials=40", "recipe.epochs=12", "data.patches=2", "proxy.epochs=1"),
+        ("budget.trials=24", "recipe.epochs=12", "data.patches=2", "proxy.epochs=1"),
         "hippocampus MRI, patches of 32 x 32 x 32",
         "DynUNet, 8 to 32 filters",
     ),
@@ -101,7 +101,7 @@ CASES: Mapping[str, Case] = {
             "data.size=[32,32]",
             "data.shares=[0.5,0.5,0]",
             "recipe.epochs=20",
-            "budget.trials=20",
+            "budget.trials=14",
         ),
         "two MR series as a DICOM folder, 54 slices: only that it runs",
         "ResNet-18, a quarter as wide",
@@ -113,9 +113,8 @@ def advance(name: str, folder: Path, seconds: float) -> bool:
     """Start or go on with a case for so long; whether its budget is spent."""
     case, url = CASES[name], f"sqlite:///{folder / 'campaigns.db'}"
     limit = f"budget.wall_s={max(1.0, seconds)}"
-    config = load_config(
-        HERE.parent / "examples" / f"{case.example}.toml", [*case.changes, limit, f"name={name}"]
-    )
+    changes = [*case.changes, "recipe.threads=1", limit, f"name={name}"]
+    config = load_config(HERE.parent / "examples" / f"{case.example}.toml", changes)
     known = _campaign(name, url)
     if known is None:
         known = launch(config, url, Monitor())
@@ -244,7 +243,7 @@ def main() -> None:
         except ParetoPruneError as error:
             os.chdir(here)
             case = CASES[name]
-            write(name, {"data": case.data, "network": case.network, "failed": str(error).partition("\n")[0]})
+            write(name, {"data": case.data, "network": case.network, "failed": str(error).partition(": ")[0]})
             print(name, "failed:", error, flush=True)
         finally:
             os.chdir(here)
