@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluators.data.sources import load_splits
+from evaluators.data.sources import check_units, load_splits
 from evaluators.data.splits import Splits
 from evaluators.data.volumes import Volumes
 from evaluators.dense import as_arrays, dense_weights
@@ -195,7 +195,7 @@ def prepare(
             "gives one that has seen them all; leave network.weights out, or set data.folds = 1"
         )
     splits, task, network, space = trace_network(config)
-    _refuse_single(splits)
+    check_units(splits)
     monitor.say(
         f"{splits.name}: {len(splits.train)} training and {len(splits.val)} validation cases; "
         f"{len(space.groups)} channel groups, {space.cost(space.dense).flops[0] / 1e6:,.1f} MFLOPs"
@@ -340,14 +340,6 @@ def _check_reachable(config: CampaignConfig, task: Task) -> None:
         raise ConfigError(
             f"constraints.min_metric = {least:g}: {task.metric.name} is 1 at most; ask for less"
         )
-
-
-def _refuse_single(splits: Splits) -> None:
-    """Without two patients there is no telling a difference from noise."""
-    groups = splits.val.groups
-    if (len(splits.val) if groups is None else len(np.unique(groups))) < 2:
-        whose = "one case" if len(splits.val) == 1 else "cases of one patient"
-        raise DataError(f"{splits.name}: val holds {whose}; at least two are needed to tell any difference")
 
 
 def _refuse_chance(margin: Margin, task: Task) -> None:

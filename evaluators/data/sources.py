@@ -162,6 +162,18 @@ def _check_followed(settings: DataSettings) -> None:
         )
 
 
+def check_units(splits: Splits) -> None:
+    """Refuse val of a single case or patient: no difference could be told from noise.
+
+    Raises:
+        DataError: It is one.
+    """
+    groups = splits.val.groups
+    if (len(splits.val) if groups is None else len(np.unique(groups))) < 2:
+        whose = "one case" if len(splits.val) == 1 else "cases of one patient"
+        raise DataError(f"{splits.name}: val holds {whose}; at least two are needed to tell any difference")
+
+
 def _check_limits(settings: DataSettings, splits: Splits) -> None:
     if splits.kind != "classification":
         return
