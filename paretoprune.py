@@ -21,6 +21,8 @@ __getattr__, __all__ = lazy(
         "Trial": "spaces.messages",
         "TiedSpace": "spaces.granularity",
         "campaign_summary": "search.summary",
+        "embed": "evaluators.deploy.embedding",
+        "export": "evaluators.deploy.exporting:export_network",
         "launch": "search.launch",
         "load": "evaluators.deploy.saving:load_network",
         "load_config": "search.config",

@@ -107,9 +107,7 @@ def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             under a usual name (`STATE_KEYS`).
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise NetworkError(f"network.weights = {str(path)!r}: there is no such file")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
         if key is not None:
             raise NetworkError(
                 f"network.weights_key = {key!r}: a .safetensors file has no such levels; remove it"
@@ -120,14 +118,25 @@ def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             raise NetworkError(
                 f"{path.name}: no readable .safetensors file, or torn: {short(error)}"
             ) from None
-    if path.suffix not in TORCH_SUFFIXES:
-        known = ", ".join((".safetensors", *TORCH_SUFFIXES))
-        raise NetworkError(f"network.weights = {path.name!r}: the name must end in one of {known}")
-    checkpoint = _load_torch(path)
-    found = _state_dict(checkpoint, path.name) if key is None else _descend(checkpoint, key, path.name)
+    checkpoint = read_checkpoint(path, "network.weights")
+    found = state_dict_of(checkpoint, path.name) if key is None else _descend(checkpoint, key, path.name)
     if not _is_state_dict(found):
         raise NetworkError(f"{path.name}: {key!r} is no state dict; {_contents(found)}")
     return dict(found)
+
+
+def read_checkpoint(path: Path, setting: str) -> Any:
+    """What a .pt, .pth or .ckpt file of tensors and plain values holds, on the CPU; no code is run.
+
+    Raises:
+        NetworkError: No such file, of another kind, torn, or one that holds code. `setting` names it.
+    """
+    if not path.is_file():
+        raise NetworkError(f"{setting} = {str(path)!r}: there is no such file")
+    if path.suffix not in TORCH_SUFFIXES:
+        known = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise NetworkError(f"{setting} = {path.name!r}: the name must end in one of {known}")
+    return _load_torch(path)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], name: str = "weights") -> LoadReport:
@@ -194,7 +203,8 @@ def _is_state_dict(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
 
-def _state_dict(checkpoint: object, name: str) -> Any:
+def state_dict_of(checkpoint: object, name: str) -> Any:
+    """The state dict in a checkpoint: itself, or under a usual name (`STATE_KEYS`)."""
     if _is_state_dict(checkpoint):
         return checkpoint
     if isinstance(checkpoint, Mapping):

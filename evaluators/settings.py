@@ -22,6 +22,29 @@ class NetworkSettings(Settings):
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: str | None = Field(None, description=".safetensors or .pt file; without it the recipe trains it")
     weights_key: str | None = Field(None, description="key of the state dict inside the checkpoint")
+    bundle: str | None = Field(None, description="folder of a MONAI bundle, instead of all that")
+    nnunet: str | None = Field(None, description="checkpoint of nnU-Net, instead of all that")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        """A bundle or a checkpoint says the rest; arguments that are given beside it replace its own."""
+        if not isinstance(given, dict) or "factory" in given:
+            return given
+        if given.get("bundle") and given.get("nnunet"):
+            raise ValueError("bundle and nnunet are two networks; leave one out")
+        if given.get("bundle"):
+            from evaluators import bundles
+
+            found = bundles.settings_of(given["bundle"])
+        elif given.get("nnunet"):
+            from evaluators import nnunet
+
+            found = nnunet.settings_of(given["nnunet"])
+        else:
+            return given
+        arguments = found["arguments"] | given.get("arguments", {})
+        return found | given | {"arguments": arguments}
 
 
 class DataSettings(Settings):

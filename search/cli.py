@@ -18,6 +18,8 @@ import typer
 from search import (
     calibrate_command,
     data_commands,
+    embed_command,
+    export_command,
     finalise_command,
     latency_command,
     prior_command,
@@ -269,6 +271,8 @@ app.command()(calibrate_command.calibrate)
 app.command()(finalise_command.finalise)
 app.command()(latency_command.latency)
 app.command()(report_command.report)
+app.command()(export_command.export)
+app.command()(embed_command.embed)
 
 
 def main() -> None:

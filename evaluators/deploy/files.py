@@ -1,9 +1,9 @@
 """Files that are whole or not there, and errors about them in one line."""
 
 import os
-import tempfile
 from pathlib import Path
 
+from evaluators.files import replacing
 from spaces.errors import InputError, NetworkError
 
 
@@ -14,16 +14,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         InputError: It cannot be written there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
+        with replacing(path) as temporary:
+            Path(temporary).write_bytes(content)
             os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise unwritable(path.parent, error) from None
 

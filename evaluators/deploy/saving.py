@@ -39,7 +39,7 @@ FORMAT = 1
 
 WEIGHTS, DESCRIPTION = "network.safetensors", "network.json"
 
-LIBRARIES = ("monai.networks.nets", "dynamic_network_architectures.architectures")
+LIBRARIES = ("monai.networks.nets", "dynamic_network_architectures.architectures", "evaluators.nnunet")
 """Whose factories a folder may name without the caller's word: they build networks, and do nothing else."""
 
 TOLERANCE = 1e-3

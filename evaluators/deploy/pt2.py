@@ -1,0 +1,37 @@
+"""Export as a `torch.export` program: any PyTorch runs it, without the network's code."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluators.deploy.description import NetworkDescription
+from evaluators.deploy.program import Program, captured, check_answers, quiet
+
+FILE = "model.pt2"
+
+
+def write_pt2(program: Program, description: NetworkDescription, path: Path, about: str = "") -> None:
+    """Write the program and check it, reloaded, against the network.
+
+    Args:
+        program: What to export.
+        description: Of its network.
+        path: To write to.
+        about: JSON that travels inside the file, as "deployment.json".
+
+    Raises:
+        NetworkError: It cannot be captured.
+        RunError: The reloaded program answers otherwise.
+    """
+    found = captured(program, description)
+    found.example_inputs = None  # nothing in the file but the program and its weights
+    with quiet():
+        torch.export.save(found, path, extra_files={"deployment.json": about})
+        reloaded = torch.export.load(path).module()
+
+    def answers(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(reloaded(torch.from_numpy(images)))
+
+    check_answers(program, description, answers, path.name)

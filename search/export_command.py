@@ -1,0 +1,45 @@
+"""The command `paretoprune export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from search.options import DEFAULT_STORE, CampaignId, LogFile, Quiet, StoreUrl, Verbose, monitor_of
+
+
+def export(
+    campaign: CampaignId,
+    point: Annotated[str, typer.Option(help="A finalised network: its number in `front`, or dense.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    format: Annotated[
+        Literal["pt2", "onnx", "safetensors", "bundle"],
+        typer.Option(help="A torch.export program, ONNX, weights, or a MONAI bundle."),
+    ] = "pt2",
+    with_preprocessing: Annotated[
+        bool, typer.Option("--with-preprocessing", help="Normalise intensities inside the program.")
+    ] = False,
+    opset: Annotated[int | None, typer.Option(help="ONNX: version of the operator set.")] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Write a finalised network in a form that others run, with a model card; checked against the network.
+
+    `paretoprune finalise ID --points N` comes first.
+    """
+    monitor = monitor_of(quiet, verbose, log_file)
+    from evaluators.deploy.exporting import export_network
+    from search.exports import finalised_folder
+    from search.store.archive import Store
+
+    with Store(store, create=False) as archive:
+        found = finalised_folder(archive, campaign, point)
+    monitor.say(f"exporting {found.path.name} as {format}; checking it at several batch sizes")
+    options = {} if opset is None else {"opset": opset}
+    print(
+        export_network(
+            found.path, format, out, preprocessing=with_preprocessing, factory=found.factory, **options
+        )
+    )
