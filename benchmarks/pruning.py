@@ -2,8 +2,8 @@
 
     python benchmarks/pruning.py [--repeats 7]
 
-Needs the extra `bench`, and a machine with nothing else to do. Results in pruning.json; times are medians in
-seconds on one thread, ours and theirs taken in turn. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32
+Needs the extra `bench`. Results in pruning.json; times are medians in seconds of one thread's processor time,
+ours and theirs taken in turn, so that it matters little what else the machine does. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32
 voxels):
 
 - a candidate: ours is `prune` (genome to ready module); theirs a deep copy, a MagnitudeImportance pruner at
@@ -68,9 +68,9 @@ NETWORKS = {"ResNet50": resnet50, "DenseNet121": densenet121, "SegResNet 3-D": s
 
 def seconds(work: Callable[[], object]) -> float:
     gc.collect()  # what the one before left behind is not charged to this one
-    began = time.perf_counter()
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def medians(repeats: int, **works: Callable[[], object]) -> dict[str, float]:

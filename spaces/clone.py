@@ -131,6 +131,21 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+def to_meta(_: str, tensor: Tensor) -> Tensor:
+    """The tensor without its values."""
+    return tensor.detach().to("meta")
+
+
+def named_to_meta(name: str, tensor: Tensor) -> Tensor:
+    """The tensor without its values, unless some module only holds it in a plain attribute."""
+    return to_meta(name, tensor) if name else to_cpu(name, tensor)
+
+
+def to_cpu(_: str, tensor: Tensor) -> Tensor:
+    """A copy on the CPU."""
+    return tensor.detach().to("cpu", copy=True)
+
+
 def drop_modules(model: nn.Module, paths: Iterable[str]) -> None:
     """Put the identity in the place of these modules, in place."""
     for path in paths:

@@ -9,18 +9,19 @@ Two things make it quick and no less strict. Which units go together does not de
 image: where the network accepts smaller images than the example's, it is compared on the smallest of `SIDES`
 that it accepts. And what is equal at random weights is equal at all weights, those with zeros included: once
 a pruned network is proved equal to the silenced dense one, it may stand in for it. So the dense network is
-silenced once only, to prove one of about half its width; all other genomes are compared with that one.
+silenced once only, to prove one of about a quarter of its width; all other genomes are compared with that.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaces.clone import clone_with, drop_modules
+from spaces.clone import Replace, clone_with, drop_modules, named_to_meta, to_cpu, to_meta
 from spaces.errors import NetworkError
 from spaces.inputs import Call, Example
 from spaces.messages import Genome
@@ -106,7 +107,8 @@ class Prover:
         drop_modules(self.dense, self.space.dropped)
         self.opened = False
         call = call.map(lambda tensor: _random_input(tensor, generator, self.dtype))
-        self.on_meta = self._fails_on_meta(self.dense, call) is None
+        ways = (to_meta, named_to_meta)
+        self.moves = [move for move in ways if not self._fails_on_meta(self.dense, call, move)][:1]
         self.call = self._smallest(call)
         self.opened = self._runs_opened()
         off = switch_on(self.dense)  # supervision heads are proved, too, where the network runs with them
@@ -121,14 +123,14 @@ class Prover:
                 break
             if self._accepts(smaller):
                 return smaller
-        if not self.on_meta:
+        if not self.moves:
             self._run(self.dense, call)
         return call
 
     def _accepts(self, call: Call) -> bool:
         """Whether the dense network runs on it in both modes."""
-        if self.on_meta:
-            runs = self._fails_on_meta(self.dense, call) is None
+        if self.moves:
+            runs = not self._fails_on_meta(self.dense, call, *self.moves)
         else:
             try:
                 self._run(self.dense, call)
@@ -201,7 +203,7 @@ class Prover:
             pruned = cut(self.dense, self.space, kept)
         except Exception as error:
             return None, f"fails when pruned: {first_line(error)}"
-        failure = self._fails_on_meta(pruned, self.call) if self.on_meta else None
+        failure = self._fails_on_meta(pruned, self.call, *self.moves) if self.moves else None
         return pruned, f"fails when pruned: {failure}" if failure else None
 
     def _compare(self, kept: np.ndarray) -> tuple[Comparison, nn.Module | None]:
@@ -249,11 +251,11 @@ class Prover:
         except Exception as error:
             raise _rejection(self.call, error) from error
 
-    def _fails_on_meta(self, model: nn.Module, call: Call) -> str | None:
+    def _fails_on_meta(self, model: nn.Module, call: Call, move: Replace) -> str | None:
         """The error of a forward pass on meta tensors, if any."""
         try:
             with Shapes():
-                self._run(clone_with(model, lambda _, t: t.detach().to("meta")), call.map(_on_meta))
+                self._run(clone_with(model, move), call.map(partial(to_meta, "")))
         except Exception as error:
             return first_line(error)
         return None
@@ -266,11 +268,11 @@ class Prover:
     def _train(self, model: nn.Module, call: Call) -> str | list[torch.Size]:
         """Shapes that a forward pass in train mode returns, or its error; on meta tensors where it can."""
         found: str | list[torch.Size] = ""
-        for move in (_on_meta, _copied):
-            trained = clone_with(model, lambda _, tensor, move=move: move(tensor.detach())).train()  # type: ignore[misc]
+        for move in (*self.moves, to_cpu):
+            trained = clone_with(model, move).train()
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]), Shapes():
-                    result = call.with_batch(2).map(move)(trained)
+                    result = call.with_batch(2).map(partial(move, "input"))(trained)
                 return [tensor.shape for tensor in find_tensors(result)]
             except Exception as error:
                 found = first_line(error)
@@ -278,10 +280,10 @@ class Prover:
 
 
 def _base_choice(group: ChannelGroup) -> int:
-    """About half, but enough for some to choose from."""
+    """About a quarter, but enough for some to choose from."""
     legal = [count for count in group.choices if count]
     return next(
-        count for i, count in enumerate(legal) if i == len(legal) - 1 or (i >= 3 and 2 * count >= group.units)
+        count for i, count in enumerate(legal) if i == len(legal) - 1 or (i >= 3 and 4 * count >= group.units)
     )
 
 
@@ -290,14 +292,6 @@ def _rejection(call: Call, error: Exception) -> NetworkError:
         f"the network rejects random input of shape {call.shapes}: {first_line(error)}; "
         "trace it with verify=False"
     )
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.clone()
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    return tensor.to("meta")
 
 
 def first_line(error: Exception, width: int = 160) -> str:

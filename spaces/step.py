@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -89,10 +90,12 @@ class Step:
 
 def bind(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The operator's arguments by their names in its schema, and as given under "*" and "**"."""
-    values: dict[str, Any] = {"*": args, "**": kwargs}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            values[argument.name] = args[i]
-        else:
-            values[argument.name] = kwargs.get(argument.name, argument.default_value)
-    return values
+    names, defaults = _signature(func)
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs, "*": args, "**": kwargs}
+
+
+@cache
+def _signature(func: torch._ops.OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of its arguments, and all of them with their default values."""
+    arguments = func._schema.arguments
+    return tuple(a.name for a in arguments), {a.name: a.default_value for a in arguments}

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spaces.channels import Ids
-from spaces.clone import clone_with, drop_modules
+from spaces.clone import Replace, clone_with, drop_modules, named_to_meta, to_cpu, to_meta
 from spaces.errors import InputError, NetworkError, RunError
 from spaces.flow import Flow
 from spaces.granularity import Granularity, check_granularity
@@ -187,15 +187,19 @@ def _ids_of(tracer: Tracer, space: ChannelSpace, group: int) -> Ids:
 
 
 def _run(model: nn.Module, call: Call, new_tracer: Callable[[nn.Module], Tracer]) -> tuple[Tracer, Ledger]:
-    """Both passes on meta tensors, or on the CPU where the network needs values."""
+    """Both passes on meta tensors, or on the CPU where the network needs values.
+
+    Most that do need only those of tables that it holds in plain attributes: these then keep their values.
+    """
+    for move in (to_meta, named_to_meta):
+        try:
+            return _passes(model, call, new_tracer, move)
+        except RunError:
+            raise
+        except Exception:  # whatever a network raises on tensors without values
+            continue
     try:
-        return _passes(model, call, new_tracer, lambda tensor: tensor.detach().to("meta"))
-    except RunError:
-        raise
-    except Exception:  # whatever a network raises on tensors without values
-        pass
-    try:
-        return _passes(model, call, new_tracer, lambda tensor: tensor.detach().to("cpu", copy=True))
+        return _passes(model, call, new_tracer, to_cpu)
     except RunError:
         raise
     except Exception as error:
@@ -208,10 +212,10 @@ def _passes(
     model: nn.Module,
     call: Call,
     new_tracer: Callable[[nn.Module], Tracer],
-    move: Callable[[Tensor], Tensor],
+    move: Replace,
 ) -> tuple[Tracer, Ledger]:
-    copied = clone_with(model, lambda _, tensor: move(tensor)).eval()
-    one, two = (call.with_batch(size).map(move) for size in (1, 2))
+    copied = clone_with(model, move).eval()
+    one, two = (call.with_batch(size).map(partial(move, "input")) for size in (1, 2))
     with torch.random.fork_rng(devices=[]):
         tracer, ledger = new_tracer(copied), Ledger()
         _run_to_outputs(tracer, one, ledger)
