@@ -3,8 +3,8 @@
     python benchmarks/pruning.py [--repeats 7]
 
 Needs the extra `bench`. Results in pruning.json; times are medians in seconds of one thread's processor time,
-ours and theirs taken in turn, so that it matters little what else the machine does. For each network (64 x 64 pixels, in 3-D 32 x 32 x 32
-voxels):
+ours and theirs taken in turn, so that it matters little what else the machine does. For each network (64 x 64
+pixels, in 3-D 32 x 32 x 32 voxels):
 
 - a candidate: ours is `prune` (genome to ready module); theirs a deep copy, a MagnitudeImportance pruner at
   pruning ratio 0.5 on it, and its step;

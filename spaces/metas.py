@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spaces.step import bind
 
@@ -18,7 +19,15 @@ Shape = Callable[[Mapping[str, Any]], Any]
 
 
 class Shapes(TorchDispatchMode):
-    """Under it, networks run on meta tensors without what torch loads and works out for them."""
+    """Under it, networks run on meta tensors without what torch loads and works out for them.
+
+    Attributes:
+        read: Ids of the tensors that operators were given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[int] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -27,6 +36,7 @@ class Shapes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator."""
+        self.read.update(map(id, tree_leaves((args, kwargs))))
         values = bind(func, args, kwargs or {})
         known = shape_of(func, values)
         return func(*args, **(kwargs or {})) if known is None else known

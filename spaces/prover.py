@@ -28,8 +28,8 @@ from spaces.messages import Genome
 from spaces.metas import Shapes
 from spaces.reference import Opened, Reference, randomised, silenced
 from spaces.space import ChannelGroup, ChannelSpace
-from spaces.supervision import switch_off, switch_on
 from spaces.surgery import cut
+from spaces.switches import Switch, find_switches, turn
 from spaces.tracer import attention_unfused, find_tensors
 from spaces.trials import contrasting
 
@@ -111,9 +111,24 @@ class Prover:
         self.moves = [move for move in ways if not self._fails_on_meta(self.dense, call, move)][:1]
         self.call = self._smallest(call)
         self.opened = self._runs_opened()
-        off = switch_on(self.dense)  # supervision heads are proved, too, where the network runs with them
-        if off and not self._accepts(self.call):  # it was built without heads
-            switch_off(off)
+        switches = self._switches()  # what is switched off is proved, too, where it was built
+        turn(self.dense, switches, on=True)
+        if switches and not self._accepts(self.call):
+            turn(self.dense, switches, on=False)
+
+    def _switches(self) -> list[Switch]:
+        move = self.moves[0] if self.moves else to_cpu
+        copied, call = clone_with(self.dense, move), self.call.with_batch(2).map(partial(move, "input"))
+
+        def run() -> None:
+            for training in (False, True):
+                call(copied.train(training))
+
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), attention_unfused():
+                return find_switches(copied, run)
+        except Exception:  # a network that trains on more than images
+            return []
 
     def _smallest(self, call: Call) -> Call:
         """The call on the smallest images that the network accepts in both modes, or as it is."""

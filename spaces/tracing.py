@@ -19,8 +19,8 @@ from spaces.ledger import Ledger
 from spaces.prover import first_line
 from spaces.space import ChannelSpace, choices
 from spaces.step import Site
-from spaces.supervision import switch_on, widths_read
 from spaces.survey import coarsen
+from spaces.switches import find_switches, supervision_off, turn, widths_read
 from spaces.tracer import Tracer
 from spaces.verification import Guilt, find_guilty
 from spaces.wishes import Wishes, to_drop
@@ -226,23 +226,27 @@ def _passes(
             raise
         except Exception:  # a network that trains on more than images; eval mode is what is deployed
             pass
-        _run_supervised(tracer, copied, two)
+        _run_switched_on(tracer, copied, two)
     return tracer, ledger
 
 
-def _run_supervised(tracer: Tracer, model: nn.Module, call: Call) -> None:
-    """Once more in both modes with supervision heads on, where the network has them and they are off."""
-    if not switch_on(model):
-        return
+def _run_switched_on(tracer: Tracer, model: nn.Module, call: Call) -> None:
+    """Once more in both modes with what is switched off turned on, where parameters are read only then."""
+
+    def run() -> None:
+        for training in (False, True):
+            model.train(training)
+            call(model)
+
+    try:
+        switches = find_switches(model, run) if tracer.unused() or supervision_off(model) else []
+    except Exception:  # a network that trains on more than images
+        switches = []
+    turn(model, switches, on=True)
     flow, tracer.flow = tracer.flow, None
-    for training in (False, True):
+    for training in (False, True) if switches else ():
         model.train(training)
-        try:
-            _run_to_outputs(tracer, call, None)
-        except RunError:
-            raise
-        except Exception:  # built without heads, it has a switch to no avail
-            pass
+        _run_to_outputs(tracer, call, None)
     tracer.flow = flow
 
 

@@ -174,8 +174,6 @@ ZOO: dict[str, Entry] = {
     "SegResNetVAE": Entry(
         lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16),
         16,
-        least=0.65,
-        why="vae_fc2 never runs, and nothing tells what would feed it; with drop= (next row) that can go",
     ),
     "SegResNetVAE, vae_fc2 dropped": Entry(
         lambda d: nets.SegResNetVAE([16] * d, spatial_dims=d, in_channels=1, vae_nz=16), 16, drop=("vae_fc2",)
