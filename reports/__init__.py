@@ -27,7 +27,6 @@ __getattr__, __all__ = lazy(
         "latency_figure": "reports.detail_figures",
         "latency_frame": "reports.details",
         "prior_figure": "reports.detail_figures",
-        "prior_frames": "reports.details",
         "ratios_figure": "reports.figures",
         "replicates_figure": "reports.detail_figures",
         "replicates_frame": "reports.details",

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from reports.details import (
+    PRIOR_COLUMNS,
+    WEIGHT_COLUMNS,
     calibration_frame,
     class_frame,
     final_class_frame,
     finalised_frame,
     latency_frame,
-    prior_frames,
     replicates_frame,
 )
 from reports.table import failed_frame, headline, history_frame, ladder_hypervolume, trials_frame
@@ -56,8 +57,11 @@ class CampaignReport:
         finalised: `finalised_frame`.
         final_classes: `final_class_frame`.
         latency: `latency_frame`.
-        prior_outcome: The first of `prior_frames`.
-        prior_weights: The second.
+        prior_outcome: Damage of keeping a quarter of one group alone, one row a group along the network:
+            group; what each of the prior's experts foresaw, a column each, named as the expert; observed and
+            sd, mean and standard deviation of what the campaign's own model found. Empty without a prior.
+        prior_weights: What each expert counted as measurements came in: networks (measured so far), expert,
+            weight (from 0 to 1). Empty without a prior.
         provenance: Label -> text: versions, seed, command, dates, fingerprint and whatever else an auditor
             asks for; shown in this order. Absolute paths are cut to their last component.
         constraints: Those of the campaign, by their settings' names; see `reports.constraints`.
@@ -169,14 +173,15 @@ def campaign_report(
     finalised: Sequence[FinalNetwork] = (),
     latency: Sequence[Mapping[str, Any]] = (),
     calibration: Mapping[str, Any] | None = None,
-    prior: Mapping[str, Any] | None = None,
+    prior_outcome: pd.DataFrame | None = None,
+    prior_weights: pd.DataFrame | None = None,
 ) -> CampaignReport:
     """A campaign's report from its records and a few words about it; see `CampaignReport`.
 
     Beside words as in `CampaignReport`: `dense` and `ladder` are genomes; `patients` the anonymous patient
     index of each validation case; `rung` the fidelity to show; `class_cases` the validation cases by class;
     `finalised` what `search.finalised.finalised` lists; `latency` the rows of `latency.json`; `calibration`
-    and `prior` what the campaign's description holds under these names (see `reports.details`).
+    what the campaign's description holds under that name.
 
     Raises:
         InputError: Dense has not been measured.
@@ -184,7 +189,6 @@ def campaign_report(
     trials = trials_frame(
         records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung, value=value
     )
-    outcome, weights = prior_frames(prior)
     return CampaignReport(
         id=id,
         name=name,
@@ -214,8 +218,8 @@ def campaign_report(
         finalised=finalised_frame(finalised),
         final_classes=final_class_frame(finalised),
         latency=latency_frame(latency, trials),
-        prior_outcome=outcome,
-        prior_weights=weights,
+        prior_outcome=pd.DataFrame(columns=list(PRIOR_COLUMNS)) if prior_outcome is None else prior_outcome,
+        prior_weights=pd.DataFrame(columns=list(WEIGHT_COLUMNS)) if prior_weights is None else prior_weights,
         provenance=dict(provenance),
     )
 

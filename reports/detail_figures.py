@@ -27,6 +27,7 @@ from reports.theme import (
 
 CLASSES_REACH = 0.05
 """The least that the axis of changes reaches to both sides: smaller changes look small."""
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 _CHANGE = (
     "<b>%{text}</b><br>%{customdata[0]:.3f}, %{x:+.3f} to dense<br>"
     "95 %: %{customdata[1]:+.3f} to %{customdata[2]:+.3f}<extra></extra>"
@@ -166,66 +167,62 @@ def replicates_figure(replicates: pd.DataFrame, metric_name: str) -> go.Figure:
 
 
 def prior_figure(outcome: pd.DataFrame) -> go.Figure:
-    """Damage per channel group: what the prior predicted beside what the campaign observed.
+    """Damage per channel group: what each expert of the prior foresaw beside what the campaign found.
 
     Args:
-        outcome: The first of `prior_frames`.
+        outcome: As `CampaignReport.prior_outcome`.
     """
     names = [html.escape(str(name)) for name in outcome["group"]]
+    experts = [str(name) for name in outcome.columns if name not in ("group", "observed", "sd")]
+    styles = zip(experts, cycle((LADDER, GREEN, PINK, GOLD)), cycle(_SYMBOLS[1:]), strict=False)
+    series = [(name, f"foreseen by {name}", colour, symbol) for name, colour, symbol in styles]
+    series.append(("observed", "observed in the campaign", FRONT, "circle"))
     figure = go.Figure()
-    for name, colour, symbol, shift in (
-        ("predicted by the prior", LADDER, "diamond", -0.12),
-        ("observed in the campaign", FRONT, "circle", 0.12),
-    ):
-        part = name.partition(" ")[0]
-        middle, low, high = (outcome[part + end] for end in ("", "_low", "_high"))
+    for k, (column, name, colour, symbol) in enumerate(series):
+        middle = outcome[column].to_numpy(float)
+        spread = 1.96 * outcome["sd"].to_numpy(float) if column == "observed" else np.zeros(len(middle))
         figure.add_trace(
             go.Scatter(
-                name=name,
-                x=np.arange(len(names)) + shift,
+                name=html.escape(name),
+                x=np.arange(len(names)) + 0.14 * (k - (len(series) - 1) / 2),
                 y=drawn(middle),
                 mode="markers",
-                marker=_marker(10, colour, symbol),
-                error_y=error_bar(low, middle, high, colour, 1.6),
+                marker=_marker(9, colour, symbol),
+                error_y=error_bar(middle - spread, middle, middle + spread, colour, 1.6),
                 customdata=names,
-                hovertemplate=f"<b>%{{customdata}}</b><br>{part}: %{{y:.3f}}<extra></extra>",
+                hovertemplate="<b>%{customdata}</b>: %{y:.3f}",
             )
         )
     figure.update_layout(layout(height=360))
     set_titles(figure, "channel groups, from the input to the output", "damage of the group")
-    figure.update_xaxes(
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        tickangle=-50,
-        tickfont={"size": 11},
-        automargin=True,
-    )
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, tickangle=-50, automargin=True)
     figure.add_hline(y=0, line={"color": FAINT, "width": 1.2})
     return _with_legend(figure)
 
 
 def weights_figure(weights: pd.DataFrame) -> go.Figure:
-    """How far each past campaign was believed, trial by trial.
+    """How far each expert of the prior was believed, as measurements came in.
 
     Args:
-        weights: The second of `prior_frames`.
+        weights: As `CampaignReport.prior_weights`.
     """
     figure = go.Figure()
-    styles = zip(cycle((FRONT, LADDER, GREEN, PINK, GOLD)), cycle(["solid"] * 5 + ["dash"] * 5), strict=False)
-    for (source, rows), (colour, dash) in zip(weights.groupby("source", sort=False), styles, strict=False):
+    styles = zip(cycle((FRONT, LADDER, GREEN, PINK, GOLD)), cycle(_SYMBOLS), strict=False)
+    for (expert, rows), (colour, symbol) in zip(weights.groupby("expert", sort=False), styles, strict=False):
         figure.add_trace(
             go.Scatter(
-                name="without a prior" if source == "none" else html.escape(str(source)),
-                x=rows["number"],
+                name=html.escape(str(expert)),
+                x=rows["networks"],
                 y=drawn(rows["weight"]),
-                mode="lines",
-                line={"color": MUTED if source == "none" else colour, "width": 2, "dash": dash},
-                hovertemplate="trial %{x}: %{y:.2f}",
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                marker=_marker(8, colour, symbol),
+                hovertemplate="after %{x} networks: %{y:.2f}",
             )
         )
     figure.update_layout(layout(height=280))
-    set_titles(figure, "trial", "weight in the mixture")
-    figure.update_yaxes(range=[0, 1.03])
+    set_titles(figure, "networks measured", "weight in the mixture")
+    figure.update_yaxes(range=[-0.03, 1.06])
     return _with_legend(figure)
 
 
@@ -238,9 +235,8 @@ def latency_figure(latency: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     known = latency[latency["median_ms"].notna()]
     colours = (ADVISED, LADDER, GREEN, PINK, GOLD)
-    symbols = ("circle", "diamond", "square", "triangle-up", "x")
     series = known.groupby(["runtime", "batch", "device"], sort=False)
-    styles = zip(cycle(colours), cycle(symbols), strict=False)
+    styles = zip(cycle(colours), cycle(_SYMBOLS), strict=False)
     for ((runtime, batch, device), rows), (colour, symbol) in zip(series, styles, strict=False):
         figure.add_trace(
             go.Scatter(

@@ -29,11 +29,8 @@ CALIBRATION_COLUMNS = (
     *("rung", "value", "tau", "low", "high", "within", "within_low", "within_high"),
     *("seconds", "regret"),
 )
-PRIOR_COLUMNS = (
-    *("group", "kept", "predicted", "predicted_low", "predicted_high"),
-    *("observed", "observed_low", "observed_high"),
-)
-WEIGHT_COLUMNS = ("number", "source", "weight")
+PRIOR_COLUMNS = ("group", "observed", "sd")
+WEIGHT_COLUMNS = ("networks", "expert", "weight")
 
 
 def class_frame(
@@ -213,31 +210,3 @@ def latency_frame(measured: Iterable[Mapping[str, Any]], trials: pd.DataFrame) -
     for name in ("median_ms", "low_ms", "high_ms", "peak_bytes"):
         frame[name] = pd.to_numeric(frame[name])
     return frame
-
-
-def prior_frames(told: Mapping[str, Any] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a prior expected beside what was found, and how far it was believed, from a description.
-
-    A campaign that started with a prior keeps in its description::
-
-        "prior": {"outcome": [{"group": "layer1.conv1", "kept": 0.5,
-                               "predicted": 0.04, "predicted_low": 0.01, "predicted_high": 0.09,
-                               "observed": 0.06, "observed_low": 0.02, "observed_high": 0.1}, ...],
-                  "weights": [{"number": 12, "source": "pneumoniamnist-a3k9", "weight": 0.4}, ...]}
-
-    The first frame has one row a channel group, along the network: `group`, its name; `kept`, the share of
-    its units at which damages are compared; `predicted` damage before the first trial and `observed` damage
-    after the last one, each with the ends of a 95 % interval (null: unknown). Damage is
-    `-log((metric - chance) / (dense - chance))` that the group contributes, so larger is worse and negative
-    where pruning helps. The second frame has one row a trial and source: `weight`, from 0 to 1, of a past
-    campaign (or of "none", the search without a prior) in the mixture by which trial `number` was asked.
-
-    Returns:
-        Both frames; empty with these columns where the campaign had no prior.
-    """
-    told = told or {}
-    outcome = pd.DataFrame(list(told.get("outcome", [])), columns=list(PRIOR_COLUMNS))
-    weights = pd.DataFrame(list(told.get("weights", [])), columns=list(WEIGHT_COLUMNS))
-    figures = list(PRIOR_COLUMNS[1:])
-    outcome[figures] = outcome[figures].apply(pd.to_numeric)
-    return outcome, weights

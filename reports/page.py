@@ -163,7 +163,7 @@ def _cleaned(report: CampaignReport) -> CampaignReport:
             group=[without_paths(str(name)) for name in report.prior_outcome["group"]]
         ),
         prior_weights=report.prior_weights.assign(
-            source=[without_paths(str(name)) for name in report.prior_weights["source"]]
+            expert=[without_paths(str(name)) for name in report.prior_weights["expert"]]
         ),
         provenance={without_paths(k): without_paths(str(v)) for k, v in report.provenance.items()},
     )

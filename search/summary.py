@@ -61,7 +61,6 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         finalised=finalised(store, row.id),
         latency=read_latencies(latency_file(store.artifacts, row.id)),
         calibration=about.get("calibration"),
-        prior=about.get("prior"),
     )
     given = row.config.get("constraints", {}).items()
     return replace(

@@ -163,25 +163,17 @@ def calibration() -> dict[str, object]:
     return {"networks": 12, "rungs": rungs, **ends}
 
 
-def prior() -> dict[str, object]:
-    """What a campaign with a prior keeps in its description."""
-    outcome = [
-        {
-            "group": name,
-            "kept": 0.5,
-            "predicted": 0.02 + 0.002 * i,
-            "predicted_low": 0.01,
-            "predicted_high": 0.07,
-        }
-        | {"observed": 0.03, "observed_low": 0.0, "observed_high": None}
-        for i, name in enumerate(NAMES)
+def prior() -> dict[str, pd.DataFrame]:
+    """What `search.prior.history` tells of a campaign with a prior."""
+    slope = np.linspace(0.02, 0.05, len(NAMES))
+    outcome = pd.DataFrame({"group": NAMES, "transfer": slope, "flat": 0.03, "observed": 0.03, "sd": 0.01})
+    rows = [
+        (n, name, w) for n in (3, 8, 60) for name, w in (("transfer", 0.9 - n / 100), ("flat", 0.1 + n / 100))
     ]
-    weights = [
-        {"number": n, "source": source, "weight": weight}
-        for n in range(8, 60)
-        for source, weight in (("pneumonia-a3k9", 0.5 * 0.97**n), ("none", 1 - 0.5 * 0.97**n))
-    ]
-    return {"outcome": outcome, "weights": weights}
+    return {
+        "prior_outcome": outcome,
+        "prior_weights": pd.DataFrame(rows, columns=["networks", "expert", "weight"]),
+    }
 
 
 def of_many_trials(few: CampaignReport, networks: int) -> CampaignReport:
@@ -209,7 +201,7 @@ def full_report(**words: object) -> CampaignReport:
         "finalised": finals(),
         "latency": latencies(),
         "calibration": calibration(),
-        "prior": prior(),
+        **prior(),
     }
     found = records()
     rng = np.random.default_rng(5)

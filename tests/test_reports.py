@@ -16,8 +16,14 @@ import plotly.graph_objects as go
 import pytest
 
 from reports.campaign import CampaignReport
-from reports.detail_figures import calibration_figure, classes_figure, replicates_figure
-from reports.details import class_frame, latency_frame, prior_frames, replicates_frame
+from reports.detail_figures import (
+    calibration_figure,
+    classes_figure,
+    prior_figure,
+    replicates_figure,
+    weights_figure,
+)
+from reports.details import class_frame, latency_frame, replicates_frame
 from reports.drawing import plotly_js
 from reports.examples import Examples, outlined, png, write_example_page
 from reports.figures import MOST_DRAWN, compare_figure, front_figure, history_figure, ratios_figure
@@ -547,12 +553,16 @@ def test_test_results_are_drawn_from_denses_line() -> None:
     assert calibration_figure(report.calibration).data[0].x[-1] == pytest.approx(0.8)
 
 
-def test_a_prior_without_intervals_is_drawn_all_the_same() -> None:
-    outcome, weights = prior_frames({"outcome": [{"group": "conv1", "predicted": 0.1, "observed": 0.2}]})
-    assert outcome["observed"].tolist() == [0.2]
-    assert outcome["observed_high"].isna().all()
-    assert not len(weights)
-    assert not len(prior_frames(None)[0])
+def test_every_expert_of_a_prior_is_beside_what_was_observed() -> None:
+    report = samples.full_report()
+    figure = prior_figure(report.prior_outcome)
+    assert [item.name for item in figure.data] == [
+        "foreseen by transfer",
+        "foreseen by flat",
+        "observed in the campaign",
+    ]
+    assert np.allclose(figure.data[-1].error_y.array, 1.96 * 0.01)
+    assert [item.name for item in weights_figure(report.prior_weights).data] == ["transfer", "flat"]
 
 
 def test_no_array_over_cases_gets_onto_the_page(page: str) -> None:
