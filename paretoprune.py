@@ -23,6 +23,8 @@ __getattr__, __all__ = lazy(
         "campaign_summary": "search.summary",
         "embed": "evaluators.deploy.embedding",
         "export": "evaluators.deploy.exporting:export_network",
+        "finalise": "search.finalise",
+        "finalised": "search.finalised",
         "launch": "search.launch",
         "load": "evaluators.deploy.saving:load_network",
         "load_config": "search.config",

@@ -70,6 +70,10 @@ def print_campaign(row: CampaignRow) -> None:
     for table in ("proxy", "pruning", "search", "execution"):
         settings = row.config[table].items()
         lines[table] = ", ".join(f"{key} {value}" for key, value in settings if value not in (None, [], {}))
+    if networks := about.get("finalised"):
+        lines["finalised"] = ", ".join(network["folder"] for network in networks)
+        openings = max(network["openings"] for network in networks)
+        lines["test split"] = f"opened {openings} times in this store by then" if openings else "not opened"
     grid = Table(box=None, show_header=False, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")

@@ -18,6 +18,7 @@ from evaluators.deploy.saving import load_network
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.finalising import FineTune, Run, final_settings, finalise_here, result_of, searched_settings
 from evaluators.settings import FinaliseSettings, ProxySettings
+from evaluators.verdict import cases_of_classes, class_columns, table
 from search.cli import app
 from search.config import parse_config
 from search.finalise import finalise
@@ -37,9 +38,9 @@ CAMPAIGN: dict[str, Any] = {
     "network": {"factory": "tests.tiny:cnn", "arguments": {"width": 8}},
     "data": {"source": "phantom:classification", "train_limit": 160, "val_limit": 64},
     "recipe": {"epochs": 12, "learning_rate": 0.1, "threads": 1},
-    "proxy": {"epochs": 0.5, "full_epochs": 3, "device": "cpu", "distill": 0.3},
+    "proxy": {"epochs": 0.2, "full_epochs": 3, "device": "cpu", "distill": 0.3},
     "search": {"controller": "random"},
-    "budget": {"trials": 14},
+    "budget": {"trials": 10},
 }
 
 
@@ -84,7 +85,7 @@ def test_finalise_is_the_full_rung_kept_as_files_and_tested_once(campaign: tuple
     test = problem.splits.normalisation.apply(problem.splits.open_test())
     for network in networks:
         outcome = evaluator.evaluate(Trial(0, network.genome, "full"))
-        assert network.val == outcome.values, "as the rung full, to the last bit"
+        assert network.val.items() <= outcome.values.items(), "as the rung full, to the last bit"
         folder = folder_of(url, campaign_id) / network.folder
         loaded = load_network(folder, factory="tests.tiny:cnn")
         assert network.test is not None
@@ -92,9 +93,9 @@ def test_finalise_is_the_full_rung_kept_as_files_and_tested_once(campaign: tuple
         assert network.test.values == values
         assert network.test.metric.value == pytest.approx(values["auc"])
         assert network.test.metric.low < network.test.metric.value < network.test.metric.high <= 1
-        table = np.array(network.test.table_values)
-        assert table.sum() == network.cases == problem.splits.n_test
-        assert np.trace(table) / table.sum() == pytest.approx(values["accuracy"])
+        confusion = np.array(network.test.table_values)
+        assert confusion.sum() == network.cases == problem.splits.n_test
+        assert np.trace(confusion) / confusion.sum() == pytest.approx(values["accuracy"])
         reliability = network.test.reliability
         assert reliability is not None
         assert sum(reliability.share) == pytest.approx(1)
@@ -136,6 +137,7 @@ def test_every_opening_of_the_test_split_is_counted_and_none_is_needed_twice(
     assert any("stays closed" in line for line in monitor.said)
     _, more = finalise(campaign_id, url, Monitor(), Choice(points=(8,)))
     assert openings() == [(0, 6), (8,)]
+    assert "test split" in CliRunner().invoke(app, ["show", campaign_id, "--store", url]).output
     tests = {network.point: network.test for network in more}
     before = {network.point: network.test for network in first}
     assert [network.tested_together for network in more] == [3, 3, 3]
@@ -262,7 +264,7 @@ def test_networks_are_chosen_by_number_bound_or_spread(campaign: tuple[str, str]
         InputError, match=rf"at most 0\.1 % .* nearest is point {cheapest}, within --max-flops"
     ):
         chosen(max_flops=0.001)
-    with pytest.raises(InputError, match="no trial 99, only 0 to 13"):
+    with pytest.raises(InputError, match="no trial 99, only 0 to 9"):
         chosen(points=(99,))
     only_dense = [record for record in records if record.trial.genome == report.trials["genome"].iloc[0]]
     alone = replace(report, trials=report.trials.head(1))
@@ -285,7 +287,7 @@ def test_choices_that_make_no_sense(choice: dict[str, Any], says: str) -> None:
 
 def test_what_cannot_be_finalised_is_said_in_one_line(campaign: tuple[str, str]) -> None:
     url, campaign_id = campaign
-    with pytest.raises(ConfigError, match=r"takes the campaign as it is \(proxy.epochs: 0.5 -> 2.0\)"):
+    with pytest.raises(ConfigError, match=r"takes the campaign as it is \(proxy.epochs: 0.2 -> 2.0\)"):
         finalise(campaign_id, url, Monitor(), Choice(), ["proxy.epochs=2"])
     with pytest.raises(ConfigError, match="add --executor ray"):
         finalise(campaign_id, url, Monitor(), Choice(), ["finalise.search=true"])
@@ -313,7 +315,7 @@ def test_a_killed_finalise_goes_on_where_it_was(tmp_path: Path, data_dir: Path) 
     [data]
     source = "medmnist:breastmnist"
     [recipe]
-    epochs = 15
+    epochs = 10
     learning_rate = 0.1
     [proxy]
     epochs = 0.5
@@ -347,3 +349,57 @@ def test_a_killed_finalise_goes_on_where_it_was(tmp_path: Path, data_dir: Path) 
     assert not list(tmp_path.glob("*/breast-*/runs"))
     for network in found["networks"]:
         assert (tmp_path / "paretoprune-artifacts" / found["campaign"] / network["folder"]).is_dir()
+
+
+def test_masks_are_finalised_too(tmp_path: Path) -> None:
+    """Dice by class, its spread, and how far pixels' probabilities can be believed."""
+    settings = {
+        "name": "masks",
+        "network": {
+            "factory": "monai.networks.nets:BasicUNet",
+            "arguments": {"spatial_dims": 2, "out_channels": 3, "features": [8, 8, 16, 16, 16, 8]},
+        },
+        "data": {
+            "source": "phantom:segmentation",
+            "options": {"size": 32, "n_train": 48, "n_val": 12, "n_test": 10, "classes": 3},
+        },
+        "task": {"kind": "segmentation"},
+        "recipe": {"epochs": 12, "learning_rate": 0.1, "batch_size": 8, "threads": 1},
+        "proxy": {"epochs": 0.5, "full_epochs": 1, "batch_size": 8, "device": "cpu"},
+        "search": {"controller": "ladder"},
+        "budget": {"trials": 4},
+    }
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    campaign_id = launch(parse_config(settings), url, Monitor())
+    _, networks = finalise(campaign_id, url, Monitor(), Choice(top=1))
+    for network in networks:
+        test = network.test
+        assert test is not None
+        assert test.table == "dice"
+        assert test.table_columns[0] == "mean"
+        assert [row[0] for row in test.table_values] == pytest.approx(
+            [test.values[f"dice/{name}"] for name in test.table_rows], abs=1e-5
+        )
+        assert {result.name for result in test.classes} == set(test.table_rows)
+        assert all(1 <= result.cases <= 10 for result in test.classes)
+        assert test.reliability is not None
+        assert 0 < test.reliability.error < 0.5
+        assert sum(test.reliability.share) == pytest.approx(1)
+
+
+def test_labels_are_counted_and_numbers_have_no_classes() -> None:
+    class Labels:
+        kind, classes = "multilabel", ("a", "b")
+
+    score = np.array([[0.9, 0.2], [0.6, 0.7], [0.1, 0.8]], dtype=np.float32)
+    targets = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.uint8)
+    found = table(Labels(), {"score": score}, targets)  # type: ignore[arg-type]
+    assert found.columns == ("true +", "false +", "false -", "true -")
+    assert found.values == ((1, 1, 1, 0), (2, 0, 0, 1))
+    assert cases_of_classes(Labels(), ("a", "b"), targets) == (2, 2)  # type: ignore[arg-type]
+
+    class Number:
+        kind, classes = "regression", ()
+
+    assert table(Number(), {"score": score[:, :1]}, targets[:, 0]).kind == "none"  # type: ignore[arg-type]
+    assert class_columns(Number(), {"score": score[:, :1]}, {"r2": 0.5}) is None  # type: ignore[arg-type]
