@@ -59,13 +59,13 @@ def finalise(
     with Store(url, create=False) as store:
         row = store.campaign(campaign_id)
         config = _config(row, overrides)
+        folder = _writable(store.artifacts / row.id)
         points = choose(campaign_summary(store, row.id), store.records(row.id, per_case=False), choice)
         if test and not row.description["data"]["sizes"]["test"]:
             raise DataError(
                 f"{row.description['data']['source']} has no test images, so nothing can say how networks do "
                 "on patients that no choice has seen; add a test split, or go without with --no-test"
             )
-        folder = _writable(store.artifacts / row.id)
         if row.status != "complete":
             monitor.say(f"campaign {row.id} is {row.status}: what is on its front now may not stay there")
         problem = _problem(config, row, store.artifacts, monitor)

@@ -298,6 +298,7 @@ def test_what_cannot_be_finalised_is_said_in_one_line(campaign: tuple[str, str])
     with pytest.raises(DataError, match="has no test images"):
         finalise(campaign_id, url, Monitor())
     folder = folder_of(url, campaign_id)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.write_text("in the way")
     with pytest.raises(InputError, match="cannot be kept in"):
         finalise(campaign_id, url, Monitor(), test=False)
