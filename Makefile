@@ -3,6 +3,7 @@
 # make test-full  the long studies too
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -13,10 +14,10 @@ demo: $(INSTALLED)
 	$(BIN)/paretoprune demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-full: lint
-	$(BIN)/python -m pytest -m "full or not full"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "full or not full"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
