@@ -1,6 +1,7 @@
 # make demo       search a front on built-in phantoms and open nothing but a report file
 # make test       everything CI holds: format, lint, types, tests
 # make test-full  the long studies too
+# make docs       the documentation, in site/
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-full format lint clean
+.PHONY: demo test test-full docs format lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/paretoprune demo --out demo
@@ -18,6 +19,9 @@ test: lint
 
 test-full: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "full or not full"
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -43,4 +47,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo site *.egg-info
