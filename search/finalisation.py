@@ -32,6 +32,7 @@ from search.store.entries import CampaignRow
 from spaces.errors import ParetoPruneError, RunError
 from spaces.finals import FINAL, FinalNetwork
 from spaces.messages import Outcome, Record, Trial
+from spaces.objectives import LOSS
 from spaces.surgery import prune
 
 DENSE = "dense"
@@ -186,9 +187,9 @@ class Finalisation:
         self.monitor.say(reason)
 
     def _merit(self, tuned: Tuned) -> float:
-        """What is chosen by on val: the value that the search ranked by."""
-        name = self.problem.value.name
-        return -float(self.problem.value.loss(np.asarray(tuned.values[name])))
+        """What is chosen by on val: the loss if the search ranked by it, else the metric."""
+        judge = LOSS if self.config.search.value == "loss" else self.problem.task.metric
+        return -float(judge.loss(np.asarray(tuned.values[judge.name])))
 
     def _tried(self, run: Run, tuned: Tuned | None) -> Mapping[str, Any]:
         history = list(tuned.history) if tuned else history_of(self._run_folder / run.name)

@@ -7,8 +7,10 @@ import pytest
 from evaluators.disagreement import Disagreement
 from evaluators.tasks.factory import make_task
 from search.config import parse_config
+from search.finalise import finalise
 from search.launch import launch
 from search.monitor import Monitor
+from search.points import Choice
 from search.prepare import prepare
 from search.store.archive import Store
 from search.summary import campaign_summary
@@ -58,6 +60,8 @@ def test_a_search_ranks_and_advises_by_agreement(tmp_path) -> None:  # type: ign
     front = non_dominated(frame[["flops", "disagreement"]].to_numpy())
     assert frame["advised"].to_list() == front.tolist()
     assert frame.attrs["advised_by"] == "agreement"
+    _, networks = finalise(campaign_id, url, Monitor(), Choice(top=1), ["finalise.epochs=1"], test=False)
+    assert [network.dense for network in networks] == [True, False]
 
 
 def test_an_evaluator_of_ones_own_knows_no_agreement() -> None:
