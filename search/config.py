@@ -55,9 +55,9 @@ class SearchSettings(Settings):
         ("flops",), description="costs to trade against the metric: flops, and others beside it"
     )
     value: Value = Field(
-        "metric",
+        "agreement",
         description="what candidates are ranked by: the metric, the mean loss per case, or the agreement "
-        "with the dense network on training images",
+        "with the dense network on training images; with an evaluator of your own the metric",
     )
     repeats: float = Field(
         0.0, ge=0, le=0.9, description="share of trials that measure what may be on the front again"
@@ -147,6 +147,16 @@ class CampaignConfig(Settings):
     calibrate: CalibrateSettings = CalibrateSettings()
     finalise: FinaliseSettings = FinaliseSettings()
     execution: ExecutionSettings = ExecutionSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_evaluators_judge(cls, given: Any) -> Any:
+        """Only such an evaluator understands the network's outputs: it knows a metric, and no agreement."""
+        task, search = given.get("task", {}), given.get("search", {})
+        evaluator = task.get("evaluator") if isinstance(task, dict) else task.evaluator
+        if evaluator is None or not isinstance(search, dict):
+            return given
+        return {**given, "search": {"value": "metric", **search}}
 
     @model_validator(mode="after")
     def _halving_makes_sense(self) -> Self:
