@@ -84,7 +84,7 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     assert [row["number"] for row in rows] == [str(point["number"]) for point in front["points"]]
     shown = call("front", finished).out
     assert " dense" in shown
-    assert "* advised, by the shrunken difference" in shown
+    assert "* advised, by agreement with the dense network" in shown
     again = call("report", finished, finished, "--out", str(tmp_path / "again.html"), "--with-images")
     assert again.status == 2
     assert "has no finalised networks" in again.err
