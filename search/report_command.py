@@ -1,12 +1,17 @@
 """The command `paretoprune report`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.options import DEFAULT_STORE, LogFile, Quiet, StoreUrl, Verbose, monitor_of
+
+if TYPE_CHECKING:
+    from reports.campaign import CampaignReport
+    from search.store.archive import Store
 
 
 def report(
@@ -39,7 +44,9 @@ def report(
     from search.summary import campaign_summary
 
     with Store(store, create=False) as archive:
-        summaries = [campaign_summary(archive, campaign) for campaign in dict.fromkeys(campaigns)]
+        summaries = [
+            _with_prior(campaign_summary(archive, each), archive) for each in dict.fromkeys(campaigns)
+        ]
     print(write_report(summaries, out))
     if png is not None:
         from reports.pictures import write_pictures
@@ -49,3 +56,14 @@ def report(
         from search.examples import write_examples
 
         print(write_examples([summary.id for summary in summaries], store, out, monitor))
+
+
+def _with_prior(summary: "CampaignReport", store: "Store") -> "CampaignReport":
+    """What the prior foresaw beside what came, recomputed from the records; nothing where there was none."""
+    from search.prior.history import expert_weights, group_damage
+
+    return replace(
+        summary,
+        prior_outcome=group_damage(store, summary.id),
+        prior_weights=expert_weights(store, summary.id),
+    )

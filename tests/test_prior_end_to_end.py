@@ -77,6 +77,10 @@ def test_what_two_data_sets_teach_starts_the_search_on_a_third(call: Call) -> No
     first = [record.trial.genome for record in records]
     assert set(advice.proposals) <= set(first)
 
+    status, _, err = call("report", row.id, "--out", "page.html")
+    assert status == 0, err
+    assert "prior" in Path("page.html").read_text().lower()
+
     Path("prior.safetensors").unlink()  # going on needs no file
     status, _, err = call("resume", row.id, "--set", "budget.trials=20")
     assert status == 0, err
