@@ -180,8 +180,8 @@ def campaign_report(
 
     Beside words as in `CampaignReport`: `dense` and `ladder` are genomes; `patients` the anonymous patient
     index of each validation case; `rung` the fidelity to show; `class_cases` the validation cases by class;
-    `finalised` what `search.finalised.finalised` lists; `latency` the rows of `latency.json`; `calibration`
-    what the campaign's description holds under that name.
+    `finalised` what `search.finals.finalised.finalised` lists; `latency` the rows of `latency.json`;
+    `calibration` what the campaign's description holds under that name.
 
     Raises:
         InputError: Dense has not been measured.

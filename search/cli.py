@@ -15,17 +15,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from search import (
-    calibrate_command,
-    data_commands,
-    embed_command,
-    export_command,
-    finalise_command,
-    latency_command,
-    prior_command,
-    report_command,
-)
-from search.options import (
+from search.commands.calibrate import calibrate
+from search.commands.data import app as data
+from search.commands.embed import embed
+from search.commands.export import export
+from search.commands.finalise import finalise
+from search.commands.latency import latency
+from search.commands.options import (
     DEFAULT_STORE,
     Address,
     CampaignFile,
@@ -41,6 +37,8 @@ from search.options import (
     execution_overrides,
     monitor_of,
 )
+from search.commands.prior import app as prior
+from search.commands.report import report
 from spaces.errors import InputError, ParetoPruneError
 
 app = typer.Typer(
@@ -53,8 +51,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(data_commands.app, name="data")
-app.add_typer(prior_command.app, name="prior")
+app.add_typer(data, name="data")
+app.add_typer(prior, name="prior")
 
 
 @app.command()
@@ -267,12 +265,12 @@ def front(
         frame.to_csv(sys.stdout, index=False)
 
 
-app.command()(calibrate_command.calibrate)
-app.command()(finalise_command.finalise)
-app.command()(latency_command.latency)
-app.command()(report_command.report)
-app.command()(export_command.export)
-app.command()(embed_command.embed)
+app.command()(calibrate)
+app.command()(finalise)
+app.command()(latency)
+app.command()(report)
+app.command()(export)
+app.command()(embed)
 
 
 def main() -> None:

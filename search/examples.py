@@ -17,7 +17,7 @@ from evaluators.tasks.factory import make_task
 from evaluators.tasks.heads import main_output
 from evaluators.tasks.judged import run_in_batches
 from search.config import parse_config
-from search.finalised import finalised
+from search.finals.finalised import finalised
 from search.monitor import Monitor
 from search.store.archive import Store
 from spaces.errors import ConfigError, DataError, InputError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluators.latency.archive import latency_file, read_latencies
-from search.finalised import finalised
+from search.finals.finalised import finalised
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from spaces.errors import StoreError

@@ -192,7 +192,7 @@ def test_demo_leaves_an_edited_campaign_alone(call: Call, tmp_path: Path) -> Non
 
 
 def test_the_recorded_command_holds_no_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.options import command_line
+    from search.commands.options import command_line
 
     for store in (
         ["--store", "postgresql://ann:secret@host/db"],

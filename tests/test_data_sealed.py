@@ -145,7 +145,7 @@ def test_names_inside_an_archive_lead_nowhere() -> None:
 def test_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from search.data_commands import app
+    from search.commands.data import app
 
     def call(*words: str) -> str:
         done = CliRunner().invoke(app, list(words))

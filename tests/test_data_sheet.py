@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evaluators.data.sheet import COLOURS, contact_sheet
-from search.data_commands import app
+from search.commands.data import app
 from tests.data_files import aged, arrays, leave, load, masked, save, several_labels, volumes
 
 

@@ -7,10 +7,10 @@ import pytest
 from evaluators.disagreement import Disagreement
 from evaluators.tasks.factory import make_task
 from search.config import parse_config
-from search.finalise import finalise
+from search.finals.finalise import finalise
+from search.finals.points import Choice
 from search.launch import launch
 from search.monitor import Monitor
-from search.points import Choice
 from search.prepare import prepare
 from search.store.archive import Store
 from search.summary import campaign_summary

@@ -20,7 +20,7 @@ from evaluators.deploy.facts import read_facts
 from evaluators.networks import build_network
 from evaluators.settings import DataSettings, NetworkSettings, TaskSettings
 from evaluators.tasks.factory import make_task
-from search.finalised import keep_finalised
+from search.finals.finalised import keep_finalised
 from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError, InputError, NetworkError
 from spaces.finals import ClassResult, Estimate, FinalNetwork, TestResult

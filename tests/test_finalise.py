@@ -21,11 +21,11 @@ from evaluators.settings import FinaliseSettings, ProxySettings
 from evaluators.verdict import cases_of_classes, class_columns, table
 from search.cli import app
 from search.config import parse_config
-from search.finalise import finalise
-from search.finalised import finalised
+from search.finals.finalise import finalise
+from search.finals.finalised import finalised
+from search.finals.points import Choice, choose
 from search.launch import launch
 from search.monitor import Monitor
-from search.points import Choice, choose
 from search.prepare import prepare
 from search.store.archive import Store
 from search.summary import campaign_summary

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from search.finalised import finalised, keep_finalised, plain
+from search.finals.finalised import finalised, keep_finalised, plain
 from search.store import CampaignEntry, Store
 from spaces.finals import ClassResult, Estimate, FinalNetwork, Reliability, TestResult
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.options import (
+from search.commands.options import (
     DEFAULT_STORE,
     Address,
     CampaignFile,

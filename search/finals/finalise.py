@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from search.artefacts import write_results
 from search.config import CampaignConfig, override, parse_config
-from search.finalisation import DENSE, Finalisation
+from search.finals.artefacts import write_results
+from search.finals.finalisation import DENSE, Finalisation
+from search.finals.points import Choice, choose
+from search.finals.testing import test_networks
 from search.latency_table import stored_latency
 from search.launch import check_execution
 from search.monitor import Monitor
-from search.points import Choice, choose
 from search.prepare import Problem, prepare, with_shared
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from search.summary import campaign_summary
-from search.testing import test_networks
 from spaces.errors import ConfigError, DataError, InputError
 from spaces.finals import FinalNetwork
 

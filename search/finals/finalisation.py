@@ -21,11 +21,11 @@ from evaluators.finalising import (
     searched_settings,
 )
 from evaluators.identity import fingerprint_of_arrays
-from search.artefacts import WEIGHTS, keep_network, write_results
 from search.config import CampaignConfig
-from search.finalised import finalised, keep_finalised
+from search.finals.artefacts import WEIGHTS, keep_network, write_results
+from search.finals.finalised import finalised, keep_finalised
+from search.finals.points import Point
 from search.monitor import Advance, Monitor
-from search.points import Point
 from search.prepare import Problem
 from search.store.archive import Store
 from search.store.entries import CampaignRow

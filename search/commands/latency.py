@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.options import DEFAULT_STORE, LogFile, Overrides, Quiet, StoreUrl, Verbose, monitor_of
+from search.commands.options import DEFAULT_STORE, LogFile, Overrides, Quiet, StoreUrl, Verbose, monitor_of
 from spaces.errors import InputError
 
 

@@ -10,7 +10,7 @@ from evaluators.deploy.description import describe_network
 from evaluators.deploy.saving import WEIGHTS as WEIGHTS
 from evaluators.deploy.saving import load_network, save_network
 from evaluators.files import replacing
-from search.finalised import plain
+from search.finals.finalised import plain
 from search.prepare import Problem
 from spaces.finals import FinalNetwork
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from search.options import LogFile, Quiet, Verbose, monitor_of
+from search.commands.options import LogFile, Quiet, Verbose, monitor_of
 
 
 def embed(

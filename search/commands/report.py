@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.options import DEFAULT_STORE, LogFile, Quiet, StoreUrl, Verbose, monitor_of
+from search.commands.options import DEFAULT_STORE, LogFile, Quiet, StoreUrl, Verbose, monitor_of
 
 if TYPE_CHECKING:
     from reports.campaign import CampaignReport

@@ -15,8 +15,8 @@ from evaluators.metrics import find_metric
 from evaluators.pools.threads import pinned_threads
 from evaluators.tasks.factory import DATA_FOR
 from evaluators.verdict import Table, cases_of_classes, class_columns, reliability, table
-from search.artefacts import kept_network
-from search.finalised import finalised, keep_finalised
+from search.finals.artefacts import kept_network
+from search.finals.finalised import finalised, keep_finalised
 from search.monitor import Monitor
 from search.prepare import Problem
 from search.store.archive import Store

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.options import DEFAULT_STORE, CampaignId, LogFile, Quiet, StoreUrl, Verbose, monitor_of
+from search.commands.options import DEFAULT_STORE, CampaignId, LogFile, Quiet, StoreUrl, Verbose, monitor_of
 
 
 def export(
@@ -31,7 +31,7 @@ def export(
     """
     monitor = monitor_of(quiet, verbose, log_file)
     from evaluators.deploy.exporting import export_network
-    from search.exports import finalised_folder
+    from search.finals.exports import finalised_folder
     from search.store.archive import Store
 
     with Store(store, create=False) as archive:

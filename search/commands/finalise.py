@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.options import (
+from search.commands.options import (
     DEFAULT_STORE,
     Address,
     CampaignId,
@@ -51,9 +51,9 @@ def finalise(
     """
     monitor = monitor_of(quiet, verbose, log_file)
     from search import display
-    from search.finalise import finalise as carry_out
-    from search.finalised import plain
-    from search.points import Choice
+    from search.finals.finalise import finalise as carry_out
+    from search.finals.finalised import plain
+    from search.finals.points import Choice
 
     choice = Choice(_numbers(points), max_flops, top)
     changes = [*(overrides or []), *execution_overrides(executor, workers, address)]

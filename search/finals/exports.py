@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluators.deploy.saving import read_description
 from evaluators.settings import NetworkSettings
-from search.finalised import finalised
+from search.finals.finalised import finalised
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from spaces.errors import InputError, NetworkError

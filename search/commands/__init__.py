@@ -1,0 +1,1 @@
+"""The commands of `paretoprune`, a module each; `search.cli` puts them together."""
