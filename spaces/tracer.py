@@ -41,6 +41,7 @@ class Tracer(TorchDispatchMode):
         decisions: Which interpretation of an ambiguous reshape to take, counted from the likeliest.
         heads: Whether attention is to lose whole heads, and not a part of each.
         sites: The ambiguous reshapes met, with the ids that they split and the number of interpretations.
+        tied_to: Those of them that may have been read off the module's input, with its ids.
         path: The module that runs.
         entered: Ids along the last dimension of the first tensor that it was given.
     """
@@ -59,6 +60,7 @@ class Tracer(TorchDispatchMode):
         self.decisions = dict(decisions or {})
         self.heads = False
         self.sites: dict[Site, tuple[Ids, int]] = {}
+        self.tied_to: dict[Site, Ids] = {}
         self.path = ""
         self.entered: Ids | None = None
         self._reshapes: dict[str, int] = {}

@@ -134,10 +134,21 @@ class _Search:
             return
         found = [_ids_of(self.tracer, space, guilt.group) for guilt in guilty]
         components = set(self.partition.label[np.concatenate(found)].tolist())
-        sites = [site for site in self.tracer.sites if components & self._components(site)]
+        own = [site for site in self.tracer.sites if components & self._components(site)]
+        if self._read_all_otherwise(own):
+            return
+        # Perhaps what is wrong is a reading that leaves them out where the code takes its sizes off them.
+        fed = [site for site, ids in self.tracer.tied_to.items() if components & self._labels(ids)]
+        fed = [site for site in fed if site not in own]
+        if self._read_all_otherwise(fed):
+            return
+        self.settled -= set(fed)
+        self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
+
+    def _read_all_otherwise(self, sites: Sequence[Site]) -> bool:
+        """Take each site's next interpretation; whether any had one left."""
         reread = [self._read_otherwise(site) for site in sites]
-        if not any(reread):
-            self.bans += [(ids, guilt.reason) for ids, guilt in zip(found, guilty, strict=True)]
+        return any(reread)
 
     def _trace_once(self) -> ChannelSpace:
         try:
@@ -169,7 +180,9 @@ class _Search:
         return self.decisions[site] > 0
 
     def _components(self, site: Site) -> set[int]:
-        ids = self.tracer.sites[site][0]
+        return self._labels(self.tracer.sites[site][0])
+
+    def _labels(self, ids: Ids) -> set[int]:
         return set(self.partition.label[ids[ids >= 0]].tolist())
 
     def _is_frozen(self, site: Site) -> bool:

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
     *("network.arguments.widen_factor=0.0625", "data.train_limit=120", "data.val_limit=48"),
     *("recipe.epochs=5", "recipe.learning_rate=0.05", "proxy.rung=recalibrate", "proxy.device=cpu"),
-    *("search.lag=2", "budget.trials=13", "data.size=[28, 28]"),
+    *("search.lag=2", "budget.trials=13"),
 )
 CELLS = ("data.source=npz:bccd_cells.npz", "network.arguments.num_classes=3")
 ORGANS = ("data.source=npz:mednist.npz", "network.arguments.num_classes=6")

@@ -144,6 +144,7 @@ def _split(step: Step, ids: Ids | None, shape: Sequence[int], site: Site) -> lis
     entered = step.tracer.entered
     if entered is not None and len(ids) % len(entered) == 0:
         readings += [(axis, True) for axis in reversed(range(len(shape))) if shape[axis] > 1]
+        step.tracer.tied_to[site] = entered
     step.tracer.sites[site] = (ids, len(readings))
     axis, as_entered = readings[step.tracer.decisions.get(site, 0)]
     if as_entered and entered is not None:
