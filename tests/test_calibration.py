@@ -131,9 +131,9 @@ def test_a_campaign_calibrates_at_its_start_when_asked(tmp_path: Path) -> None:
 
 
 def test_the_command_is_there() -> None:
-    from search import calibrate_command
+    from search.commands import calibrate as command
 
-    assert calibrate_command.calibrate in [command.callback for command in app.registered_commands]
+    assert command.calibrate in [entry.callback for entry in app.registered_commands]
 
 
 def test_trials_are_messages() -> None:
