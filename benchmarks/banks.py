@@ -33,7 +33,8 @@ from search.controllers.sampling import StratifiedSampler
 from search.describe import describe_problem
 from search.genes import Genes, octaves
 from search.monitor import Monitor, TerminalMonitor
-from search.prepare import Problem, prepare
+from search.prepare import prepare
+from search.problem import Problem
 from search.start import common_below, common_first
 from search.store.archive import Store
 from search.store.engine import artifact_dir

@@ -27,7 +27,8 @@ from search.config import CampaignConfig, load_config
 from search.describe import versions
 from search.launch import launch
 from search.monitor import TerminalMonitor
-from search.prepare import Problem, prepare
+from search.prepare import prepare
+from search.problem import Problem
 from search.store.archive import Store
 from search.store.engine import artifact_dir
 from search.summary import campaign_summary
@@ -102,6 +103,7 @@ def main() -> None:
         for seed in range(options.seeds):
             settings = [
                 f"budget.trials={options.trials}",
+                "search.value=metric",  # Dice over every pixel is no noisy guide
                 f"search.seed={seed}",
                 f"recipe.seed={seed}",
                 "execution.executor=ray",

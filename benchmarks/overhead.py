@@ -31,7 +31,8 @@ from search.config import load_config
 from search.controllers.registry import make_controller
 from search.describe import versions
 from search.monitor import TerminalMonitor
-from search.prepare import Problem, prepare
+from search.prepare import prepare
+from search.problem import Problem
 from search.schedule import SingleRung
 from search.start import common_first
 from search.store.archive import Store

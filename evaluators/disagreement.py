@@ -34,7 +34,7 @@ class Disagreement:
         self._size = batch_size(self._images)
         with torch.inference_mode():
             self._told = [
-                main_output(dense(batch), batch.ndim).half() for batch in self._images.split(self._size)
+                _small(main_output(dense(batch), batch.ndim)) for batch in self._images.split(self._size)
             ]
 
     def of(self, network: nn.Module) -> np.ndarray:
@@ -51,3 +51,9 @@ class Disagreement:
         if not np.isfinite(result).all():
             raise RunError("the network's outputs on training images are not finite")
         return result
+
+
+def _small(told: torch.Tensor) -> torch.Tensor:
+    """In half the bytes, unless there are numbers beyond their range (predictions in large units)."""
+    half = told.half()
+    return half if bool(half.isfinite().all()) else told

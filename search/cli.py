@@ -33,8 +33,8 @@ from search.commands.options import (
     StoreUrl,
     Verbose,
     Workers,
+    changes_of,
     command_line,
-    execution_overrides,
     monitor_of,
 )
 from search.commands.prior import app as prior
@@ -116,7 +116,7 @@ def run(
     from search.config import load_config
     from search.launch import launch
 
-    changes = [*(overrides or []), *execution_overrides(executor, workers, address)]
+    changes = changes_of(overrides, executor, workers, address)
     changes += [f"search.prior={json.dumps(str(prior))}"] if prior is not None else []
     config = load_config(campaign, changes)
     campaign_id = launch(config, store, monitor, command=command_line())
@@ -144,7 +144,7 @@ def resume(
     monitor = monitor_of(quiet, verbose, log_file)
     from search.launch import resume as go_on
 
-    changes = [*(overrides or []), *execution_overrides(executor, workers, address)]
+    changes = changes_of(overrides, executor, workers, address)
     campaign_id = go_on(campaign, store, monitor, changes, retry_lost=retry_lost)
     _print_front(campaign_id, store)
 
@@ -155,20 +155,21 @@ def list_campaigns(
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """List the campaigns of a store."""
-    from search import display
+    from search.display.campaigns import print_campaigns
+    from search.display.printing import print_json
     from search.store.archive import Store
 
     with Store(store, create=False) as archive:
         rows = archive.campaigns()
     if format == "json":
-        display.print_json(
+        print_json(
             [
                 {"id": r.id, "status": r.status, "created": r.created.isoformat(), "trials": r.n_trials}
                 for r in rows
             ]
         )
     elif rows:
-        display.print_campaigns(rows)
+        print_campaigns(rows)
     else:
         print("no campaigns yet; `paretoprune run CAMPAIGN.toml` adds one", file=sys.stderr)
 
@@ -180,13 +181,14 @@ def show(
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """Show how a campaign stands and every setting that decides it."""
-    from search import display
+    from search.display.campaigns import print_campaign
+    from search.display.printing import print_json
     from search.store.archive import Store
 
     with Store(store, create=False) as archive:
         row = archive.campaign(campaign)
     if format == "json":
-        display.print_json(
+        print_json(
             {
                 "id": row.id,
                 "status": row.status,
@@ -198,7 +200,7 @@ def show(
             }
         )
     else:
-        display.print_campaign(row)
+        print_campaign(row)
 
 
 @app.command()
@@ -220,15 +222,16 @@ def inspect(
     Measures a few steps and tells how long the campaign may take. Nothing is trained.
     """
     monitor_of(quiet, verbose, log_file)
-    from search import display
     from search.config import load_config
+    from search.display.inspection import print_inspection
+    from search.display.printing import print_json
     from search.inspection import draw, inspect_campaign
 
     found = inspect_campaign(load_config(campaign, overrides or []))
     if format == "json":
-        display.print_json(found.as_json())
+        print_json(found.as_json())
     else:
-        display.print_inspection(found, tree=format == "tree")
+        print_inspection(found, tree=format == "tree")
     if picture is not None:
         print(f"picture: {draw(found, picture)}", file=sys.stderr if format == "json" else sys.stdout)
 
@@ -247,16 +250,17 @@ def front(
     The plausible front holds the networks that no cheaper one is shown to beat, with 95 % confidence. JSON
     and CSV hold every measured network.
     """
-    from search import display
+    from search.display.front import print_front
+    from search.display.printing import print_json
     from search.store.archive import Store
     from search.summary import campaign_summary, front_points
 
     with Store(store, create=False) as archive:
         report = campaign_summary(archive, campaign)
     if format == "table":
-        display.print_front(report, everything=everything)
+        print_front(report, everything=everything)
     elif format == "json":
-        display.print_json(front_points(report))
+        print_json(front_points(report))
     else:
         import pandas as pd
 
@@ -311,7 +315,7 @@ def _complain(error: ParetoPruneError, status: int) -> int:
 
 
 def _print_front(campaign_id: str, url: str) -> None:
-    from search.display import print_front
+    from search.display.front import print_front
     from search.store.archive import Store
     from search.summary import campaign_summary
 

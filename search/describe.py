@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from search.prepare import Problem
 from search.prior.descriptors import describe_structure
+from search.problem import Problem
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from evaluators.data.splits import Splits
+from evaluators.disagreement import LOOKS
 from evaluators.pools.threads import pinned_threads
 from evaluators.precision import resolve_device
 from evaluators.protocols import Task
@@ -213,7 +214,8 @@ class _Stopwatch:
         n_val = len(splits.val)
         if config.proxy.rung == "full" and splits.open_whole is not None and task.kind == "segmentation":
             n_val = int(n_windows(splits.open_whole("val"), splits.spatial).sum())
-        self._val_share = n_val / few
+        looks = min(LOOKS, len(splits.train)) if task.trains else 0  # for the agreement with dense
+        self._val_share = (n_val + looks) / few
 
     def speed(self, network: nn.Module) -> Speed:
         """Of a network that may be changed."""

@@ -17,9 +17,10 @@ from search.describe import describe_problem
 from search.halving import Halving
 from search.latency_table import stored_latency
 from search.monitor import Monitor
-from search.prepare import Problem, prepare
+from search.prepare import prepare
 from search.prior.advice import advised, in_words, noted, stored_advice, verdict
 from search.prior.history import last_weights
+from search.problem import Problem
 from search.schedule import Racing, Schedule
 from search.store.archive import Store
 from search.store.engine import artifact_dir, check_store

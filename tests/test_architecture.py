@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "paretoprune": set(PACKAGES),
 }
 COMMANDS = {f"search/commands/{path.name}" for path in (ROOT / "search" / "commands").glob("*.py")}
+DISPLAYS = {f"search/display/{path.name}" for path in (ROOT / "search" / "display").glob("*.py")}
 ROOMS = {  # vendor library -> the only files that may import it
     "deap": {"search/controllers/nsga2.py"},
     "optuna": {"search/controllers/samplers.py"},
@@ -35,7 +36,7 @@ ROOMS = {  # vendor library -> the only files that may import it
     "pydicom": {"evaluators/data/reading.py"},
     "PIL": {"evaluators/data/reading.py", "evaluators/data/sheet.py"},
     "cryptography": {"evaluators/data/sealed.py"},
-    "rich": {"search/monitor.py", "search/display.py"},
+    "rich": {"search/monitor.py", *DISPLAYS},
 }
 TORCHLESS = ("space", "costs", "fronts", "intervals", "messages", "objectives", "errors")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

@@ -1,9 +1,13 @@
 """How far a pruned network's outputs are from the dense one's: 0 where equal, free of labels, rankable by."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from evaluators.data.tensors import Tensors, as_packed
 from evaluators.disagreement import Disagreement
 from evaluators.tasks.factory import make_task
 from search.config import parse_config
@@ -19,6 +23,7 @@ from spaces.fronts import non_dominated
 from spaces.messages import Trial
 from spaces.objectives import DISAGREEMENT
 from tests.test_calibration import CAMPAIGN
+from tests.test_tasks import task_of
 from tests.test_workload import make_workload, outcomes_of
 
 
@@ -42,6 +47,25 @@ def test_the_dense_network_agrees_with_itself() -> None:
     assert Disagreement(dense, task, images).of(dense) == pytest.approx(0, abs=1e-6)
 
 
+def test_predictions_in_large_units_are_compared_too() -> None:
+    volumes = np.linspace(1e5, 2e5, 12, dtype=np.float32)  # in cubic millimetres
+    task = task_of("regression", volumes, (), standardise=False)
+    images = Tensors(as_packed(torch.randn(12, 1, 6, 5)), torch.from_numpy(volumes))
+
+    class Constant(torch.nn.Module):
+        def __init__(self, said: float) -> None:
+            super().__init__()
+            self.said = said
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.new_full((len(images), 1), self.said)
+
+    compared = Disagreement(Constant(1.5e5), task, images)
+    assert compared.of(Constant(1.5e5)) == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(compared.of(Constant(1e5))).all()
+    assert compared.of(Constant(1e5)).mean() > 0.1
+
+
 SETTINGS = CAMPAIGN | {
     "name": "agreeing",
     "proxy": {"rung": "recalibrate", "device": "cpu"},
@@ -50,7 +74,7 @@ SETTINGS = CAMPAIGN | {
 }
 
 
-def test_a_search_ranks_and_advises_by_agreement(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_search_ranks_and_advises_by_agreement(tmp_path: Path) -> None:
     config, url = parse_config(SETTINGS), f"sqlite:///{tmp_path / 'store.db'}"
     assert prepare(config, tmp_path, Monitor()).objectives[1] == DISAGREEMENT
     campaign_id = launch(config, url, Monitor())

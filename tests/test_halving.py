@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evaluators.disagreement import LOOKS
 from evaluators.rungs.prices import joint_price, prices
 from evaluators.rungs.table import RUNGS
 from evaluators.settings import ProxySettings
@@ -99,7 +100,9 @@ def test_prices_rise_with_the_rungs() -> None:
     settings = ProxySettings(epochs=2, full_epochs=10, train_limit=200)
     found = prices(settings, n_train=500, n_val=80)
     assert found.keys() == RUNGS.keys()
-    assert found["recalibrate"] == found["shared"] == 280
-    assert found["finetune"] == 3 * 2 * 200 + 80
-    assert found["full"] == 3 * 10 * 500 + 80
+    looks = 500  # of training images, for the agreement
+    assert found["recalibrate"] == found["shared"] == 280 + looks
+    assert found["finetune"] == 3 * 2 * 200 + 80 + looks
+    assert found["full"] == 3 * 10 * 500 + 80 + looks
+    assert prices(settings, n_train=9000, n_val=80)["shared"] == 280 + LOOKS
     assert joint_price(settings, 500) > found["full"]

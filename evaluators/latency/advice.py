@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluators.latency.observing import run_watched
 from evaluators.latency.timing import times_in_turn
 from evaluators.pools.threads import pinned_threads
 from spaces.errors import NetworkError
@@ -133,20 +134,8 @@ class _Layer:
 def _costliest(network: nn.Module, image: Tensor) -> list[_Layer]:
     """Layers wide enough, the costliest of every shape first, at most three."""
     found: dict[str, _Layer] = {}
-    hooks = [
-        module.register_forward_hook(_noting(found))
-        for module in network.modules()
-        if _wide(module) and min(_wide(module)) >= _SPAN
-    ]
-    training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            network(image)
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
+    wide = [module for module in network.modules() if _wide(module) and min(_wide(module)) >= _SPAN]
+    run_watched(network, image, [(module, _noting(found)) for module in wide])
     return sorted(found.values(), key=lambda layer: -layer.macs)[:_LAYERS]
 
 

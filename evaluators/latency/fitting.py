@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from evaluators.latency.measuring import machine
+from evaluators.latency.observing import run_watched
 from evaluators.latency.runtimes import runner
 from evaluators.latency.timing import times_in_turn
 from evaluators.pools.threads import pinned_threads
@@ -164,20 +165,12 @@ def layers_of(network: nn.Module, space: ChannelSpace, image: Tensor) -> tuple[L
         NetworkError: There is none.
     """
     seen: dict[str, tuple[nn.Module, int, int]] = {}
-    hooks = []
-    for name, module in network.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim >= 2:
-            hooks.append(module.register_forward_hook(_noting(seen, name)))
-    training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            network(image)
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
+    layers = [
+        (module, _noting(seen, name))
+        for name, module in network.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter) and weight.ndim >= 2
+    ]
+    run_watched(network, image, layers)
     if not seen:
         raise NetworkError("no layer of the network has a matrix of weights: nothing to predict latency from")
     forms = _Forms(space.fine)

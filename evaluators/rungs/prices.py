@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from evaluators.disagreement import LOOKS
 from evaluators.rungs.joint import RANDOM_WIDTHS
 from evaluators.rungs.recalibration import IMAGES
 from evaluators.settings import ProxySettings
@@ -26,12 +27,14 @@ def prices(
         n_whole: Windows that `full` sees of whole validation volumes; None: it sees val.
     """
     subset = min(settings.train_limit or n_train, n_train)
-    sliced = float(min(IMAGES, subset) + n_val)
+    looks = min(LOOKS, n_train)  # for the agreement with dense
+    sliced = float(min(IMAGES, subset) + n_val + looks)
+    n_full = n_val if n_whole is None else n_whole
     return {
         "recalibrate": sliced,
         "shared": sliced,
-        "finetune": _TRAINING * settings.epochs * subset + n_val,
-        "full": _TRAINING * settings.full_epochs * n_train + (n_val if n_whole is None else n_whole),
+        "finetune": _TRAINING * settings.epochs * subset + n_val + looks,
+        "full": _TRAINING * settings.full_epochs * n_train + n_full + looks,
     }
 
 

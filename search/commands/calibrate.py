@@ -15,8 +15,8 @@ from search.commands.options import (
     StoreUrl,
     Verbose,
     Workers,
+    changes_of,
     command_line,
-    execution_overrides,
     monitor_of,
 )
 
@@ -38,13 +38,14 @@ def calibrate(
     Evaluates a few networks on every rung and twice on `full` ([calibrate] in the campaign file).
     """
     monitor = monitor_of(quiet, verbose, log_file)
-    from search import display
     from search.config import load_config
+    from search.display.calibration import print_calibration
+    from search.display.printing import print_json
     from search.launch import calibrate as find_out
 
-    config = load_config(campaign, [*(overrides or []), *execution_overrides(executor, workers, address)])
+    config = load_config(campaign, changes_of(overrides, executor, workers, address))
     campaign_id, found = find_out(config, store, monitor, command=command_line())
     if format == "json":
-        display.print_json({"campaign": campaign_id, **found.as_json()})
+        print_json({"campaign": campaign_id, **found.as_json()})
     else:
-        display.print_calibration(found)
+        print_calibration(found)

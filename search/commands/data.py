@@ -22,7 +22,7 @@ def list_sources(format: Format = "table") -> None:
     """List how sources are written, and the MedMNIST sets with their sizes and classes."""
     from evaluators.data.medmnist_sets import SETS
     from evaluators.data.sources import source_names
-    from search.display import print_json
+    from search.display.printing import print_json
 
     if format == "json":
         sets = {name: {"sizes": list(known.md5), "classes": known.classes} for name, known in SETS.items()}
@@ -60,7 +60,7 @@ def inspect(
     """Read a source and say what is in it: sizes, classes, patients, duplicates, intensities."""
     from evaluators.data.sheet import write_sheet
     from evaluators.data.sources import load_splits
-    from search.display import print_json
+    from search.display.printing import print_json
 
     splits = load_splits(_settings(source, overrides))
     if sheet is not None:

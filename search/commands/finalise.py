@@ -15,7 +15,7 @@ from search.commands.options import (
     StoreUrl,
     Verbose,
     Workers,
-    execution_overrides,
+    changes_of,
     monitor_of,
 )
 from spaces.errors import InputError
@@ -50,18 +50,19 @@ def finalise(
     The same command again goes on where it was stopped.
     """
     monitor = monitor_of(quiet, verbose, log_file)
-    from search import display
+    from search.display.finalised import print_finalised
+    from search.display.printing import print_json
     from search.finals.finalise import finalise as carry_out
     from search.finals.finalised import plain
     from search.finals.points import Choice
 
     choice = Choice(_numbers(points), max_flops, top)
-    changes = [*(overrides or []), *execution_overrides(executor, workers, address)]
+    changes = changes_of(overrides, executor, workers, address)
     campaign_id, networks = carry_out(campaign, store, monitor, choice, changes, test=test)
     if format == "json":
-        display.print_json({"campaign": campaign_id, "networks": [plain(n) for n in networks]})
+        print_json({"campaign": campaign_id, "networks": [plain(n) for n in networks]})
     else:
-        display.print_finalised(campaign_id, networks)
+        print_finalised(campaign_id, networks)
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -42,8 +42,9 @@ def latency(
     """
     monitor = monitor_of(quiet, verbose, log_file)
     from evaluators.latency.runtimes import check_runtime
-    from search import display
     from search.config import load_config
+    from search.display.latency import print_latencies
+    from search.display.printing import print_json
     from search.latencies import (
         Asked,
         advise_target,
@@ -72,9 +73,9 @@ def latency(
         fitted = {} if model is None else {"setting": dict(model.setting), "errors": dict(model.errors)}
         advised = {} if advice is None else advice.as_json()
         found = {"campaign": target.title, "measured": rows, "fitted": fitted, "advice": advised}
-        display.print_json(found)
+        print_json(found)
         return
-    display.print_latencies(rows)
+    print_latencies(rows)
     if model is not None:
         print(in_words(model))
     if advice is not None:

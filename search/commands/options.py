@@ -52,12 +52,15 @@ def monitor_of(quiet: bool, verbose: bool, log_file: Path | None) -> "Monitor":
     return Monitor() if quiet else TerminalMonitor()
 
 
-def execution_overrides(executor: str | None, workers: int | None, address: str | None) -> list[str]:
-    """The flags that say where to run, as overrides; workers or an address mean Ray."""
+def changes_of(
+    overrides: list[str] | None, executor: str | None, workers: int | None, address: str | None
+) -> list[str]:
+    """What --set says, then the flags that say where to run, as overrides; workers or an address mean Ray."""
     if executor is None and (workers is not None or address is not None):
         executor = "ray"
     flags = {"executor": executor, "workers": workers, "address": address}
-    return [f"execution.{name}={value}" for name, value in flags.items() if value is not None]
+    where = [f"execution.{name}={value}" for name, value in flags.items() if value is not None]
+    return [*(overrides or []), *where]
 
 
 def command_line() -> str:

@@ -40,7 +40,7 @@ def show(file: PriorFile, format: Format = "table") -> None:
     """Show what a prior was learnt from, and what leave-one-data-set-out found."""
     from dataclasses import asdict
 
-    from search.display import print_json
+    from search.display.printing import print_json
     from search.prior.file import load_prior
 
     prior = load_prior(file)
@@ -64,7 +64,7 @@ def evaluate(file: PriorFile, stores: Stores, format: Format = "table") -> None:
     Log densities in nats per network: how well what came after the ladder was foreseen, by the prior, by the
     gradients' scan, and by the flat prior. Higher is better.
     """
-    from search.display import print_json
+    from search.display.printing import print_json
     from search.prior.corpus import read_corpus
     from search.prior.evaluation import assess
     from search.prior.file import load_prior

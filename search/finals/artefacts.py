@@ -11,7 +11,7 @@ from evaluators.deploy.saving import WEIGHTS as WEIGHTS
 from evaluators.deploy.saving import load_network, save_network
 from evaluators.files import replacing
 from search.finals.finalised import plain
-from search.prepare import Problem
+from search.problem import Problem
 from spaces.finals import FinalNetwork
 
 RESULTS = "final.json"

@@ -26,7 +26,7 @@ from search.finals.artefacts import WEIGHTS, keep_network, write_results
 from search.finals.finalised import finalised, keep_finalised
 from search.finals.points import Point
 from search.monitor import Advance, Monitor
-from search.prepare import Problem
+from search.problem import Problem
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from spaces.errors import ParetoPruneError, RunError

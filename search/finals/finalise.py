@@ -18,7 +18,8 @@ from search.finals.testing import test_networks
 from search.latency_table import stored_latency
 from search.launch import check_execution
 from search.monitor import Monitor
-from search.prepare import Problem, prepare, with_shared
+from search.prepare import prepare, with_shared
+from search.problem import Problem
 from search.store.archive import Store
 from search.store.entries import CampaignRow
 from search.summary import campaign_summary

@@ -18,7 +18,7 @@ from evaluators.verdict import Table, cases_of_classes, class_columns, reliabili
 from search.finals.artefacts import kept_network
 from search.finals.finalised import finalised, keep_finalised
 from search.monitor import Monitor
-from search.prepare import Problem
+from search.problem import Problem
 from search.store.archive import Store
 from spaces.finals import FINAL, ClassResult, Estimate, FinalNetwork, Reliability, TestResult
 from spaces.intervals import simultaneous_intervals

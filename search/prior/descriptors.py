@@ -21,7 +21,7 @@ from spaces.errors import ParetoPruneError
 from spaces.space import ChannelSpace
 
 if TYPE_CHECKING:
-    from search.prepare import Problem
+    from search.problem import Problem
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Kept shares of a group at which importance curves are read."""

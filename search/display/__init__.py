@@ -1,0 +1,1 @@
+"""What the command line prints on standard output: tables for people, JSON for machines."""

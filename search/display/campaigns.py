@@ -1,0 +1,55 @@
+"""Campaigns of a store: the list, and how one stands."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from search.display.printing import new_table, show
+from search.store.entries import CampaignRow
+
+
+def print_campaigns(rows: Sequence[CampaignRow]) -> None:
+    """One line a campaign, oldest first."""
+    table = new_table(("campaign", "status", "started (UTC)"), left=3)
+    table.add_column("trials", justify="right")
+    for column in ("controller", "data"):
+        table.add_column(column)
+    for row in rows:
+        total = row.config["budget"]["trials"]
+        table.add_row(
+            row.id,
+            row.status,
+            f"{row.created:%Y-%m-%d %H:%M}",
+            f"{row.n_trials}/{total}",
+            row.config["search"]["controller"],
+            row.description["data"]["source"],
+        )
+    show(table)
+
+
+def print_campaign(row: CampaignRow) -> None:
+    """One campaign: how it stands, and every setting that decides it."""
+    about = row.description
+    dense, metric = about["dense"], about["metric"]
+    lines = {
+        "campaign": f"{row.id} ({row.status}, {row.n_trials} of {row.config['budget']['trials']} trials)",
+        "started": f"{row.created:%Y-%m-%d %H:%M} UTC",
+        "network": f"{row.config['network']['factory']}, {dense['flops'] / 1e6:,.1f} MFLOPs, "
+        f"{dense['params'] / 1e6:,.2f} M parameters, {len(about['groups'])} channel groups",
+        "data": f"{about['data']['source']}, {about['data']['sizes']['train']} training and "
+        f"{about['data']['sizes']['val']} validation cases",
+        "dense": f"{metric} {about['as_given'][metric]:.3f} as given (chance {about['chance']:.3f})",
+    }
+    for table in ("proxy", "pruning", "search", "execution"):
+        settings = row.config[table].items()
+        lines[table] = ", ".join(f"{key} {value}" for key, value in settings if value not in (None, [], {}))
+    if networks := about.get("finalised"):
+        lines["finalised"] = ", ".join(network["folder"] for network in networks)
+        openings = max(network["openings"] for network in networks)
+        lines["test split"] = f"opened {openings} times in this store by then" if openings else "not opened"
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for label, text in lines.items():
+        grid.add_row(label, text)
+    show(grid)

@@ -1,0 +1,62 @@
+"""Finalised networks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from search.display.printing import new_table, show
+
+if TYPE_CHECKING:
+    from spaces.finals import Estimate, FinalNetwork
+
+
+def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> None:
+    """Finalised networks: on test with simultaneous intervals, then by class."""
+    name = networks[0].metric
+    tested = [network for network in networks if network.test is not None]
+    title = f"{campaign_id}: finalised networks, {name} on the validation cases (not tested yet)"
+    if tested:
+        patients = f" of {tested[0].patients} patients" if tested[0].patients else ""
+        title = f"{campaign_id}: {name} on {tested[0].cases} test cases{patients}"
+    columns = ("network", "FLOPs", "parameters", "val", "test", "to dense", "calibration error")
+    table = new_table(columns, left=1, title=title)
+    for network in networks:
+        test = network.test
+        table.add_row(
+            network.folder,
+            f"{100 * network.ratios['flops']:.1f} %",
+            f"{100 * network.ratios['params']:.1f} %",
+            f"{network.val[name]:.3f}",
+            _interval(test.metric) if test else "",
+            _interval(test.difference, signed=True) if test and test.difference else "",
+            f"{test.reliability.error:.3f}" if test and test.reliability else "",
+        )
+    show(table)
+    if not tested:
+        return
+    _print_classes(tested)
+    print(
+        f"\nintervals: 95 %, for all {max(n.tested_together for n in tested)} networks at once; openings of "
+        f"these test images in this store: {max(n.openings for n in tested)}"
+    )
+
+
+def _print_classes(tested: Sequence["FinalNetwork"]) -> None:
+    """The measure by class, the rarest first: dense, and every other's paired difference to it."""
+    first = tested[0].test
+    if first is None or len(first.classes) < 2:
+        return
+    print()
+    measure = first.classes[0].measure
+    table = new_table([f"{measure} by class", "cases", *(network.folder for network in tested)], left=1)
+    for i, of_dense in enumerate(first.classes):
+        cells = []
+        for network in tested:
+            result = network.test.classes[i] if network.test else of_dense
+            cells.append(_interval(result.difference or result.value, signed=result.difference is not None))
+        table.add_row(of_dense.name, str(of_dense.cases), *cells)
+    show(table)
+
+
+def _interval(found: "Estimate", *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{found.value:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
