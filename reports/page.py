@@ -123,7 +123,7 @@ def answer(report: CampaignReport) -> dict[str, str]:
     else:
         caveat = f"That a network stays within {TOLERANCE} of dense is not shown by {report.cases} cases."
     ground = (
-        "Validation figures after equal, short fine-tuning; the search chose on these same cases, so they "
+        "Validation figures after equal, short fine-tuning; this network was picked by these same cases, so they "
         "flatter. Held-out cases decide"
     )
     ground += ": see what was finalised, below." if len(report.tested) else "."
