@@ -54,7 +54,8 @@ saved, trained on and traced again by `tests/test_zoo.py`; the long cases are da
 - **prunable share**: 1 - FLOPs of the smallest network / FLOPs of the dense one, by channels alone (`depth`
   off).
 - **trace**: `trace(verify=False)`; **proved**: `trace()`, which proves every group on randomised weights.
-  Seconds on a machine that others used at the same time: read them as indicative.
+  Seconds on a machine that others used at the same time, and many proofs before they became several times
+  quicker: read them as upper bounds.
 - **Torch-Pruning 1.6.1**: the parameters that it left where it prunes the network as it comes (ratio 0.5,
   the outputs left alone, at least 30 % of the parameters gone, a forward pass), or what it raised. Nobody
   told it of heads or unwrapped parameters, which it can be told of.

@@ -123,8 +123,8 @@ def answer(report: CampaignReport) -> dict[str, str]:
     else:
         caveat = f"That a network stays within {TOLERANCE} of dense is not shown by {report.cases} cases."
     ground = (
-        "Validation figures after equal, short fine-tuning; this network was picked by these same cases, so they "
-        "flatter. Held-out cases decide"
+        "Validation figures after equal, short fine-tuning; this network was picked by these same cases, so "
+        "they flatter. Held-out cases decide"
     )
     ground += ": see what was finalised, below." if len(report.tested) else "."
     return {"number": str(row["number"]), "sentence": sentence, "caveat": caveat, "ground": ground}
