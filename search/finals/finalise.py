@@ -14,7 +14,7 @@ from search.config import CampaignConfig, override, parse_config
 from search.finals.artefacts import write_results
 from search.finals.finalisation import DENSE, Finalisation
 from search.finals.points import Choice, choose
-from search.finals.testing import test_networks
+from search.finals.testing import judge_on_test
 from search.latency_table import stored_latency
 from search.launch import check_execution
 from search.monitor import Monitor
@@ -75,7 +75,7 @@ def finalise(
             job.tune(points)
             wanted = {DENSE, *(f"point-{point.number}" for point in points)}
             if test:
-                test_networks(store, row.id, problem, folder, job.kept, wanted, monitor)
+                judge_on_test(store, row.id, problem, folder, job.kept, wanted, monitor)
         except KeyboardInterrupt:
             monitor.say(
                 f"stopped; everything finished is kept: the same `paretoprune finalise {row.id}` goes on"
