@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from evaluators.checkpoints import Checkpoint
 from evaluators.data.splits import Splits
 from evaluators.files import replacing
 from evaluators.identity import fingerprint_of, fingerprint_of_arrays
@@ -18,7 +19,7 @@ from evaluators.pools.threads import pinned_threads
 from evaluators.precision import resolve_device, resolve_precision
 from evaluators.protocols import Task
 from evaluators.settings import NetworkSettings, RecipeSettings
-from evaluators.training import Progress, check_network, tune
+from evaluators.training import Progress, Tuning, check_network
 
 PROCEDURE = 2
 """Raise it with every change after which training gives other weights."""
@@ -66,24 +67,38 @@ def dense_weights(
         "seed": seed,
     }
     path = Path(cache_dir) / f"dense-{fingerprint_of(parts)[:32]}.safetensors"
-    return kept_weights(
-        path,
-        lambda: as_arrays(
-            train_dense(network, splits, task, recipe, seed=seed, device=device, progress=progress)
-        ),
-    )
+
+    def train(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+        trained = train_dense(
+            network,
+            splits,
+            task,
+            recipe,
+            seed=seed,
+            device=device,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        return as_arrays(trained)
+
+    return kept_weights(path, train)
 
 
-def kept_weights(path: Path, train: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The weights in this file; where there is none, or it is torn, what training gives, and a file of it."""
+def kept_weights(path: Path, train: Callable[[Checkpoint], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The weights in this file; where there is none, or it is torn, what training gives, and a file of it.
+
+    The training is given a checkpoint beside the file, which goes once the weights are there.
+    """
     if path.is_file():
         try:
             return load_file(path)
         except (SafetensorError, OSError):
             pass  # torn: trained again and replaced below
-    weights = train()
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
+    weights = train(checkpoint)
     with replacing(path) as temporary:
         save_file(weights, temporary)
+    checkpoint.remove()
     return weights
 
 
@@ -96,14 +111,24 @@ def train_dense(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
-    """A trained copy of the network, on the CPU and in eval mode; see `dense_weights`."""
+    """A trained copy of the network, on the CPU and in eval mode; see `dense_weights`.
+
+    With a checkpoint, the training goes on from it, and is stored in it every so often.
+    """
     where = resolve_device(device)
     data = splits.normalisation.apply(splits.train, where)
     trained = copy.deepcopy(network).to(where)
     check_network(trained, data, task)
     with pinned_threads(recipe.threads):  # the same weights whatever the number of cores
-        tune(trained, data, task, recipe, seed=seed, progress=progress)
+        if not task.trains:
+            return trained.eval()
+        training = Tuning(trained, data, task, recipe, seed=seed)
+        if checkpoint is None:
+            training.run(progress=progress)
+        else:
+            checkpoint.carry_out(training, progress)
     return trained.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs lack it
 
 

@@ -8,11 +8,10 @@ Dense gets the same steps. Who runs it, this process or Ray Tune's workers, chan
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from safetensors.numpy import save_file
 from scipy.stats import qmc
 from torch import nn
 
+from evaluators.checkpoints import read_state, write_state
 from evaluators.dense import as_arrays
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.files import replacing
@@ -36,7 +36,7 @@ from spaces.messages import Genome
 RUNG = "full"
 """As what the user's own evaluators and tasks see it."""
 
-_CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT = "checkpoint.safetensors"
 _RESULT = "result.safetensors"
 _SEARCHED = {"learning_rate": 5.0, "weight_decay": 10.0}  # by what factor up and down
 
@@ -183,16 +183,12 @@ class FineTune:
     def _store(self) -> None:
         assert self._tuning is not None
         state = {"tuning": self._tuning.state(), "history": self.history, "seconds": self._seconds}
-        with replacing(self._folder / _CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        write_state(self._folder / _CHECKPOINT, state)
 
     def _load(self) -> None:
         """Go on from the checkpoint, if there is a whole one."""
-        path = self._folder / _CHECKPOINT
-        if self._tuning is None or not path.is_file():
-            return
-        with suppress(RuntimeError, OSError, EOFError, ValueError, KeyError):  # torn: from the start then
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(self._folder / _CHECKPOINT)
+        if self._tuning is not None and state is not None:
             self._tuning.load(state["tuning"])
             self.history, self._seconds = list(state["history"]), float(state["seconds"])
 
@@ -257,11 +253,8 @@ def result_of(folder: Path) -> Tuned | None:
 
 def history_of(folder: Path) -> list[dict[str, float]]:
     """What a run that was given up had reached, epoch by epoch."""
-    try:
-        state = torch.load(folder / _CHECKPOINT, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError):
-        return []
-    return list(state["history"])
+    state = read_state(folder / _CHECKPOINT)
+    return [] if state is None else list(state["history"])
 
 
 def recipe_key(workload: Workload, finalise: FinaliseSettings) -> str:

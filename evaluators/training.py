@@ -45,10 +45,11 @@ def batches(
     data: Tensors, task: Task, settings: Training, n: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The first `n` training batches (images, targets) of this seed."""
-    return itertools.islice(_stream(data, task, settings, seed), n)
+    return itertools.islice(batch_stream(data, task, settings, seed), n)
 
 
-def _stream(data: Tensors, task: Task, settings: Training, seed: int) -> BatchStream:
+def batch_stream(data: Tensors, task: Task, settings: Training, seed: int) -> BatchStream:
+    """The endless training batches of this seed."""
     flip_axes = task.flip_axes if settings.augment else None
     strata = task.strata(data.targets) if settings.balanced else None
     images, targets = data.images, data.targets
@@ -109,10 +110,10 @@ class Tuning:
         self._precision = Precision(settings, self._device, data.images.ndim)
         self._precision.prepare(network)
         self._optimiser = optimiser_of(network, settings)
-        self._stream = _stream(data, task, settings, seed)
+        self._stream = batch_stream(data, task, settings, seed)
         self._told = (seed, len(data), settings.batch_size)  # what decides the batches
         self._share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
-        self._dropout = _Generators(seed ^ 1, self._device)  # not the stream of the batches
+        self._dropout = Generators(seed ^ 1, self._device)  # not the stream of the batches
         self._total = torch.zeros((), device=self._device)
         self._seen, self._note = (0, 0.0), ""  # step and total at the last look at the loss
 
@@ -266,7 +267,7 @@ def _one_cycle(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-class _Generators:
+class Generators:
     """Torch's global generators, from which dropout draws, as one training has them.
 
     Attributes:

@@ -132,9 +132,7 @@ def _prepared(
     try:
         return prepare(config, artifacts, monitor, latency)
     except KeyboardInterrupt:
-        monitor.say(
-            "stopped before the first trial; what was trained to its end is kept: the same command goes on"
-        )
+        monitor.say("stopped before the first trial; what was trained is kept: the same command goes on")
         raise
 
 

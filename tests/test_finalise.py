@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from evaluators.checkpoints import read_state
 from evaluators.deploy.saving import load_network
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.finalising import FineTune, Run, final_settings, finalise_here, result_of, searched_settings
@@ -337,11 +338,11 @@ def test_a_killed_finalise_goes_on_where_it_was(tmp_path: Path, data_dir: Path) 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: list(tmp_path.glob("*/breast-*/runs/*/dense/checkpoint.pt")), process)
+    wait_until(lambda: list(tmp_path.glob("*/breast-*/runs/*/dense/checkpoint.safetensors")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (checkpoint,) = tmp_path.glob("*/breast-*/runs/*/dense/checkpoint.pt")
-    reached = torch.load(checkpoint, weights_only=True)["tuning"]["step"]
+    (checkpoint,) = tmp_path.glob("*/breast-*/runs/*/dense/checkpoint.safetensors")
+    reached = read_state(checkpoint)["tuning"]["step"]
     assert 17 <= reached < 12 * 17
     found = json.loads(paretoprune(tmp_path, data_dir, *arguments, "--quiet"))
     assert [network["dense"] for network in found["networks"]] == [True, False]

@@ -105,10 +105,41 @@ def test_jointly_trained_weights_are_kept_and_read_again(tmp_path: Path) -> None
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["shared"]
 
 
+def joint_training(workload: Workload) -> JointTraining:
+    data = workload.splits.normalisation.apply(workload.splits.train)
+    task = make_task(workload.task, workload.splits)
+    return JointTraining(workload.dense_network(), data, workload, task, seed=5)
+
+
+@pytest.mark.parametrize("settings", [{"optimiser": "adamw"}, {"distill": 0.5}], ids=["adamw", "distill"])
+def test_joint_training_that_was_stopped_ends_as_if_it_had_not_been(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.checkpoints.EVERY_S", 0.0)
+    monkeypatch.setattr("evaluators.checkpoints._SHARE", np.inf)
+    monkeypatch.setattr("evaluators.checkpoints._STEPS", 2)
+    workload = make_workload(shared_epochs=4, **settings)
+    task = make_task(workload.task, workload.splits)
+    whole = shared_weights(workload, task, cache_dir=tmp_path / "undisturbed")
+    seen: list[int] = []
+
+    def stopping(done: int, total: int, note: str = "") -> None:
+        seen.append(done)
+        if done in (3, 7) and seen.count(done) == 1:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            shared_weights(workload, task, cache_dir=tmp_path / "stopped", progress=stopping)
+    stopped = shared_weights(workload, task, cache_dir=tmp_path / "stopped", progress=stopping)
+    assert seen == [1, 2, 3, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 12]
+    assert fingerprint_of_arrays(stopped) == fingerprint_of_arrays(whole)
+    assert [path.suffix for path in (tmp_path / "stopped").iterdir()] == [".safetensors"]
+
+
 def test_gradients_of_slices_land_where_the_slice_was_cut() -> None:
     workload = make_workload()
-    task = make_task(workload.task, workload.splits)
-    trainer = JointTraining(workload.dense_network(), workload.space, workload.ranking, task)
+    trainer = joint_training(workload)
     kept = workload.ranking.kept(workload.space, workload.space.minimal)
     small = prune(trainer.network, workload.space, workload.space.minimal, workload.ranking)
     for parameter in small.parameters():
@@ -126,7 +157,7 @@ def test_slices_get_better_by_joint_training() -> None:
     workload = make_workload(shared_epochs=12)
     task = make_task(workload.task, workload.splits)
     data = Normalisation.of(workload.splits.train).apply(workload.splits.train)
-    trainer = JointTraining(workload.dense_network(), workload.space, workload.ranking, task)
+    trainer = joint_training(workload)
 
     def loss() -> float:
         small = prune(trainer.network, workload.space, workload.space.minimal, workload.ranking)
@@ -135,7 +166,7 @@ def test_slices_get_better_by_joint_training() -> None:
             return float(task.loss(small(data.images[:]), data.targets))
 
     before = loss()
-    trainer.run(data, workload, seed=0)
+    trainer.run()
     assert loss() < before - 0.01
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evaluators.augment import BatchStream
+from evaluators.checkpoints import read_state, write_state
 from evaluators.data.splits import Kind, Splits, Subset
 from evaluators.dense import as_arrays, dense_weights, train_dense
 from evaluators.precision import Precision, pinned, resolve_device, resolve_precision
@@ -321,6 +322,48 @@ def test_a_torn_cache_file_is_replaced(tmp_path: Path) -> None:
     assert not cached(tmp_path, some_splits(), some_network())[1]
 
 
+@pytest.mark.parametrize("kill", [KeyboardInterrupt, MemoryError])
+def test_dense_training_that_was_stopped_ends_as_if_it_had_not_been(
+    kill: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.checkpoints.EVERY_S", 0.0)
+    monkeypatch.setattr("evaluators.checkpoints._SHARE", np.inf)
+    monkeypatch.setattr("evaluators.checkpoints._STEPS", 4)
+    recipe, splits = RecipeSettings(epochs=3, batch_size=8), some_splits()
+    task = make_task(TaskSettings(kind=splits.kind), splits)
+    whole, _ = cached(tmp_path / "undisturbed", splits, some_network(dropout=0.3), recipe=recipe)
+    seen: list[int] = []
+
+    def stopping(done: int, total: int, note: str = "") -> None:
+        seen.append(done)
+        if seen.count(10) == 1 and done == 10:
+            raise kill
+
+    def train() -> dict[str, np.ndarray]:
+        settings = NetworkSettings(factory="tests.test_training:some_network")
+        options: dict[str, Any] = {"seed": 0, "cache_dir": tmp_path / "cache", "device": "cpu"}
+        network = some_network(dropout=0.3)
+        return dense_weights(settings, network, splits, task, recipe, progress=stopping, **options)
+
+    with pytest.raises(kill):
+        train()
+    assert same(train(), whole)
+    assert seen[8:14] == [9, 10, 9, 10, 11, 12]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def test_a_torn_checkpoint_is_none(tmp_path: Path) -> None:
+    state = {"step": 3, "nested": {0: [torch.arange(3), True, None, "text", 2**127]}, "rate": 0.1}
+    write_state(tmp_path / "state", state)
+    again = read_state(tmp_path / "state")
+    assert torch.equal(again["nested"][0].pop(0), state["nested"][0].pop(0))  # type: ignore[index]
+    assert again == state
+    whole = (tmp_path / "state").read_bytes()
+    for size in (0, 5, 50, len(whole) - 1):
+        (tmp_path / "state").write_bytes(whole[:size])
+        assert read_state(tmp_path / "state") is None
+
+
 def test_weights_that_are_not_finite_after_the_last_step_are_refused() -> None:
     """A loss that is finite to the end says nothing about what its last gradient did."""
 
@@ -445,16 +488,16 @@ def test_a_training_that_is_stored_goes_on_to_the_last_bit(
     settings = ProxySettings(epochs=2, batch_size=8, optimiser=optimiser, distill=0.5)
     whole = some_network(dropout=0.3)
     tune(whole, data, task, settings, seed=3, teacher=Teacher(some_network()))
-    state = None
     for stop in (*stops, None):
         torch.manual_seed(99 + (stop or 0))  # as another process would
         network = some_network(dropout=0.3)
         tuning = Tuning(network, data, task, settings, seed=3, teacher=Teacher(some_network()))
+        state = read_state(tmp_path / "state")
+        assert (state is None) == (stop == stops[0])
         if state is not None:
-            tuning.load(torch.load(tmp_path / "state.pt", weights_only=True))
+            tuning.load(state)
         tuning.run(stop)
-        state = tuning.state()
-        torch.save(state, tmp_path / "state.pt")
+        write_state(tmp_path / "state", tuning.state())
     assert tuning.step == tuning.steps == 12
     assert same(as_arrays(whole), as_arrays(network))
 

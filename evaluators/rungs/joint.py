@@ -11,22 +11,31 @@ Source: Yu and Huang 2019 (universally slimmable networks); here every group has
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from evaluators.checkpoints import Checkpoint
 from evaluators.dense import as_arrays, kept_weights
 from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.precision import Precision, resolve_device
 from evaluators.protocols import Task
 from evaluators.tasks.heads import main_output
-from evaluators.training import Progress, Tensors, batches, blended_loss, n_steps, optimiser_of
+from evaluators.training import (
+    Generators,
+    Progress,
+    Tensors,
+    batch_stream,
+    blended_loss,
+    n_steps,
+    optimiser_of,
+)
 from evaluators.workload import Workload
 from spaces.errors import RunError
 from spaces.messages import Genome
-from spaces.ranking import Ranking
 from spaces.space import ChannelSpace
 from spaces.surgery import cut, kept_positions
 
@@ -69,14 +78,14 @@ def shared_weights(
     name = fingerprint_of(parts)
     path = Path(cache_dir) / f"shared-{name[:32]}.safetensors"
 
-    def train() -> dict[str, np.ndarray]:
+    def train(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         device = resolve_device(settings.device)
         network = workload.dense_network().to(device)
         data = workload.splits.normalisation.apply(workload.splits.train, device)
         with pinned_threads(settings.threads):
-            trainer = JointTraining(network, workload.space, workload.ranking, task)
-            trainer.run(data, workload, seed=seed_of(name, 0), progress=progress)
-        return as_arrays(trainer.network)
+            training = JointTraining(network, data, workload, task, seed=seed_of(name, 0))
+            checkpoint.carry_out(training, progress)
+        return as_arrays(training.network)
 
     return kept_weights(path, train)
 
@@ -99,76 +108,104 @@ _SETTINGS = {
 
 
 class JointTraining:
-    """Trains a copy of a network together with its slices.
+    """Trains a copy of a network together with its slices, for `proxy.shared_epochs` passes.
+
+    It may stop after any step, be stored, and go on unchanged.
 
     Args:
-        network: Where training starts; left as it is.
-        space: What can be pruned.
-        ranking: Which units slices keep.
+        network: Where training starts; left as it is. On the device of the data.
+        data: What it sees.
+        workload: Its space, its ranking (which units slices keep) and its settings.
         task: What the network is for.
+        seed: Of batches, augmentation, dropout and widths.
     """
 
-    def __init__(self, network: nn.Module, space: ChannelSpace, ranking: Ranking, task: Task) -> None:
+    def __init__(
+        self, network: nn.Module, data: Tensors, workload: Workload, task: Task, *, seed: int
+    ) -> None:
+        proxy = workload.proxy
+        self._settings = settings = proxy.model_copy(
+            update={"epochs": proxy.shared_epochs, "clip_norm": proxy.clip_norm or LARGEST_GRADIENT}
+        )
+        self.step, self.steps = 0, n_steps(settings, len(data))
         self.network = copy.deepcopy(network)
-        self._space, self._ranking, self._task = space, ranking, task
+        self._space, self._ranking, self._task = workload.space, workload.ranking, task
+        device = data.images.device
+        self._optimiser = optimiser_of(self.network, settings)
+        self._precision = Precision(settings, device, data.images.ndim)
+        self._precision.prepare(self.network)
+        self._dense = copy.deepcopy(self.network).eval() if settings.distill else None
+        self._stream = batch_stream(data, task, settings, seed)
+        self._widths = np.random.default_rng(seed)
+        self._dropout = Generators(seed, device)
 
-    def run(self, data: Tensors, workload: Workload, *, seed: int, progress: Progress | None = None) -> None:
-        """Train for `proxy.shared_epochs` passes; the network ends in eval mode.
+    def run(self, until: int | None = None, progress: Progress | None = None) -> None:
+        """Train up to step `until`, by default to the end; the network is in eval mode then.
 
         Raises:
             RunError: The loss is no longer finite.
         """
-        settings = workload.proxy.model_copy(
-            update={
-                "epochs": workload.proxy.shared_epochs,
-                "clip_norm": workload.proxy.clip_norm or LARGEST_GRADIENT,
-            }
-        )
-        steps, device = n_steps(settings, len(data)), data.images.device
-        optimiser = optimiser_of(self.network, settings)
-        precision = Precision(settings, device, data.images.ndim)
-        precision.prepare(self.network)
-        dense = copy.deepcopy(self.network).eval() if settings.distill else None
-        rng = np.random.default_rng(seed)
+        until = self.steps if until is None else min(until, self.steps)
+        batches = iter(self._stream)
         self.network.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            for step, (images, targets) in enumerate(batches(data, self._task, settings, steps, seed)):
-                for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * _rate(step, steps)
-                optimiser.zero_grad(set_to_none=False)
-                told = None
-                if dense is not None:
-                    with torch.no_grad():
-                        told = main_output(dense(images), images.ndim)
-                loss = self._step(images, targets, rng, precision, told, settings.distill)
-                if not math.isfinite(loss):
-                    raise RunError(
-                        f"the joint training's loss is not finite at step {step + 1} of {steps} at learning "
-                        f"rate {settings.learning_rate:g}; lower proxy.learning_rate"
-                    )
-                precision.update(self.network, optimiser)
+        with self._dropout.lent():
+            while self.step < until:
+                loss = self._one(*next(batches))
                 if progress:
-                    progress(step + 1, steps, f"loss {loss:.3f}")
+                    progress(self.step, self.steps, f"loss {loss:.3f}")
         self.network.eval()
 
-    def _step(
-        self,
-        images: torch.Tensor,
-        targets: torch.Tensor,
-        rng: np.random.Generator,
-        precision: Precision,
-        dense: torch.Tensor | None,
-        distill: float,
-    ) -> float:
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers that `load` goes on from."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "stream": self._stream.state(),
+            "precision": self._precision.state(),
+            "dropout": self._dropout.states,
+            "widths": self._widths.bit_generator.state,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where a training of the same network, images and settings had that state."""
+        self.step = int(state["step"])
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._stream.load(state["stream"])
+        self._precision.load(state["precision"])
+        self._dropout.states = list(state["dropout"])
+        self._widths.bit_generator.state = state["widths"]
+
+    def _one(self, images: torch.Tensor, targets: torch.Tensor) -> float:
+        """One step of all widths; the full width's loss."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.learning_rate * _rate(self.step, self.steps)
+        self._optimiser.zero_grad(set_to_none=False)
+        told = None
+        if self._dense is not None:
+            with torch.no_grad():
+                told = main_output(self._dense(images), images.ndim)
+        loss = self._gradients(images, targets, told)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the joint training's loss is not finite at step {self.step + 1} of {self.steps} at "
+                f"learning rate {self._settings.learning_rate:g}; lower proxy.learning_rate"
+            )
+        self._precision.update(self.network, self._optimiser)
+        self.step += 1
+        return loss
+
+    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, dense: torch.Tensor | None) -> float:
         """Gradients of the full width and of slices, added up; the full width's loss."""
+        precision, distill = self._precision, self._settings.distill
         images = precision.lay_out(images)
         with precision.autocast():
             outputs = self.network(images)
             loss = blended_loss(self._task, outputs, targets, dense, distill)
         precision.backward(loss)
         told, share = main_output(outputs, images.ndim).detach(), max(IMITATION, distill)
-        genomes = [random_widths(self._space, rng) for _ in range(RANDOM_WIDTHS)]
+        genomes = [random_widths(self._space, self._widths) for _ in range(RANDOM_WIDTHS)]
         for genome in (self._space.minimal, *genomes):
             kept = self._ranking.kept(self._space, genome)
             slice_ = cut(self.network, self._space, kept).train()

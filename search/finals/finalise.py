@@ -69,17 +69,15 @@ def finalise(
             )
         if row.status != "complete":
             monitor.say(f"campaign {row.id} is {row.status}: what is on its front now may not stay there")
-        problem = _problem(config, row, store.artifacts, monitor)
-        job = Finalisation(store, row, config, problem, folder, monitor)
         try:
+            problem = _problem(config, row, store.artifacts, monitor)
+            job = Finalisation(store, row, config, problem, folder, monitor)
             job.tune(points)
             wanted = {DENSE, *(f"point-{point.number}" for point in points)}
             if test:
                 judge_on_test(store, row.id, problem, folder, job.kept, wanted, monitor)
         except KeyboardInterrupt:
-            monitor.say(
-                f"stopped; everything finished is kept: the same `paretoprune finalise {row.id}` goes on"
-            )
+            monitor.say(f"stopped; what was tuned is kept: the same `paretoprune finalise {row.id}` goes on")
             raise
         write_results(folder, job.kept)
         return row.id, job.kept
