@@ -56,6 +56,7 @@ SHAPES = {
     "nuclei": (3, 64, 64),
     "vessels": (3, 64, 64),
     "adrenal": (1, 14, 14, 14),
+    "hippocampus": (1, 24, 32, 24),
 }
 ARMS = (
     *("random", "nsga2", "local", "structured", "scan", "portfolio"),

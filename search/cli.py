@@ -97,7 +97,9 @@ def run(
     prior: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Start from past campaigns: what `prior fit` wrote.", show_default=False
+            metavar="FILE",
+            help="Start from past campaigns: what `prior fit` wrote, or builtin.",
+            show_default=False,
         ),
     ] = None,
     executor: Executor = None,

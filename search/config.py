@@ -65,7 +65,9 @@ class SearchSettings(Settings):
     rungs: tuple[Rung, ...] = Field(
         (), description="successive halving through these rungs, cheapest first; default proxy.rung alone"
     )
-    prior: str | None = Field(None, description="file of `paretoprune prior fit`: past campaigns' experience")
+    prior: str | None = Field(
+        None, description="file of `paretoprune prior fit`: past campaigns' experience; builtin: ours"
+    )
     prior_sha256: str | None = Field(None, description="hash of its content; noted when a campaign starts")
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")

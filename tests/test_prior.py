@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from search.cli import main
-from search.prior.corpus import past_campaign, read_corpus
+from search.controllers.structured.model import DamageModel, Setting
+from search.controllers.structured.terms import Terms
+from search.prior.corpus import Origin, PastCampaign, past_campaign, read_corpus
 from search.prior.evaluation import assess, fit_prior
 from search.prior.features import GROUP_FEATURES, group_features
-from search.prior.file import load_prior, save_prior
+from search.prior.file import VERSION, load_prior, save_prior
 from search.prior.model import META, Choice, LayerPrior
 from search.store.archive import Store
-from search.store.entries import CampaignEntry
+from search.store.entries import CampaignEntry, CampaignRow
 from spaces.errors import ConfigError, InputError, StoreError
+from spaces.messages import Outcome
 from tests.analytic_family import TAUGHT, FamilyTask, family_prior
 
 NEW = (100, 101, 102)
@@ -99,6 +103,28 @@ def test_what_has_seen_the_images_is_left_out(prior: LayerPrior) -> None:
         prior.without(lambda lesson: lesson.origin.source == "set0").guarded("set0", "x")
 
 
+def test_the_variant_without_a_data_set_is_what_the_others_alone_chose(prior: LayerPrior) -> None:
+    clean = prior.unseen("npz:SET1.npz", "x")
+    assert {lesson.origin.source for lesson in clean.lessons} == {"set0", "set2"}
+    assert clean.choice == Choice(**prior.quality["data_sets"]["set1"]["choice"])
+    assert prior.unseen("new", "x").choice == prior.choice
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("medmnist:breastmnist", "npz:/data/BreastMNIST.npz", True),
+        ("medmnist:breastmnist", "npz:breastmnist_64.npz", True),
+        ("medmnist:breastmnist", "medmnist:pneumoniamnist", False),
+        ("npz:mine.npz", "medmnist:breastmnist + npz:mine.npz", True),
+        ("decathlon:Task04_Hippocampus", "npz:hippocampus3d.npz", True),
+        ("npz:adrenalmnist3d.npz", "medmnist:organmnist3d", False),
+    ],
+)
+def test_data_is_known_by_its_name_whatever_it_is_read_from(one: str, other: str, same: bool) -> None:
+    assert Origin("c", "c", one, "print", "network", 9).shares_data(other, "another print") is same
+
+
 def test_assessing_uses_no_lesson_on_the_same_data(prior: LayerPrior) -> None:
     (own,) = assess(prior, [FamilyTask(0).campaign("set0")])
     (new,) = assess(prior, [FamilyTask(NEW[0]).campaign("new")])
@@ -122,6 +148,48 @@ def test_a_corpus_is_what_was_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.evidence.genomes[order[0]], made.evidence.genomes[order[1]])
     np.testing.assert_allclose(stored.evidence.retention[order[0]], made.evidence.retention[order[1]])
     np.testing.assert_allclose(stored.octaves[order[0]], made.octaves[order[1]])
+
+
+def test_damage_is_of_the_agreement_where_it_was_measured(tmp_path: Path) -> None:
+    """Ranked by whatever: a corpus takes agreement, and who asks for the metric gets that."""
+    url, task = f"sqlite:///{tmp_path / 'a.db'}", FamilyTask(3)
+    task.store(url, "set1", n=20)
+    with Store(url) as store:
+        (row,) = store.campaigns()
+        records = store.records(row.id)
+        agreed = replace(row_entry(row), name="agreed")
+        campaign_id = store.create(agreed)
+        for i, record in enumerate(records):
+            cases = np.linspace(0.9, 1.1, 12).astype(np.float32) * 0.01 * i
+            values = {**record.outcome.values, "disagreement": 0.01 * i}
+            outcome = Outcome(i, "complete", values, {"disagreement": cases})
+            store.append(campaign_id, replace(record, outcome=outcome))
+        plain = past_campaign(store, row)
+        by_agreement = past_campaign(store, store.campaign(campaign_id))
+        by_metric = past_campaign(store, store.campaign(campaign_id), "metric")
+    assert isinstance(plain, PastCampaign)
+    assert isinstance(by_agreement, PastCampaign)
+    assert isinstance(by_metric, PastCampaign)
+    assert [found.origin.value for found in (plain, by_agreement, by_metric)] == [
+        "metric",
+        "agreement",
+        "metric",
+    ]
+    np.testing.assert_array_equal(plain.evidence.sampling, by_metric.evidence.sampling)
+    # Each network disagreed more than the one before it, whatever its metric was.
+    damage = DamageModel(Terms(plain.space), by_agreement.evidence, Setting(), tune=False).mean
+    assert damage[-1] > damage[0]
+    assert (np.diag(by_agreement.evidence.sampling) > 0).all()
+
+
+def row_entry(row: CampaignRow) -> CampaignEntry:
+    return CampaignEntry(
+        name=row.name,
+        config=row.config,
+        fingerprint="f",
+        fingerprints=row.fingerprints,
+        description=row.description,
+    )
 
 
 def test_campaigns_that_teach_nothing_are_named(tmp_path: Path) -> None:
@@ -163,7 +231,7 @@ def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> 
     [
         (lambda about: {**about, "version": 99}, "version 99"),
         (lambda about: {**about, "choice": {"kind": "ridge", "strength": 9.0, "doubt": 0.1}}, "was changed"),
-        (lambda about: {"version": 1}, "was changed"),
+        (lambda about: {"version": VERSION}, "was changed"),
     ],
 )
 def test_another_version_and_tampering_are_refused(
@@ -243,5 +311,12 @@ def test_what_cannot_be_fitted_is_one_line(call: Callable[..., tuple[int, str, s
     status, _, err = call("fit", "few.db")
     assert (status, len(err.splitlines())) == (2, 1)
     assert "8 are needed" in err
+    with Store("sqlite:///empty.db"):
+        pass
+    status, _, err = call("fit", "empty.db")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "at least two data sets" in err
+    status, _, err = call("fit", "postgresql+psycopg://nobody@127.0.0.1:9/none")
+    assert (status, len(err.splitlines())) == (2, 1), err
     status, _, err = call("show", "few.db")
     assert (status, len(err.splitlines())) == (2, 1)

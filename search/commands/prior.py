@@ -1,6 +1,7 @@
 """`paretoprune prior`: learn from past campaigns, look at what was learnt, and test it."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,9 @@ app = typer.Typer(no_args_is_help=True, help="What past campaigns teach the next
 Stores = Annotated[
     list[str], typer.Argument(metavar="STORE...", help="sqlite:///FILE.db or postgresql://..., or a file.")
 ]
-PriorFile = Annotated[Path, typer.Argument(metavar="FILE", help="A prior that `prior fit` wrote.")]
+PriorFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A prior that `prior fit` wrote, or builtin.")
+]
 Format = Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")]
 
 
@@ -100,6 +103,8 @@ def _print_prior(prior: "LayerPrior") -> None:
         f"{len(prior.lessons)} campaigns, {trials} networks measured, on {len(sources)} data sets "
         f"({', '.join(sources)}) and {len(networks)} architectures"
     )
+    values = Counter(lesson.origin.value for lesson in prior.lessons)
+    print("damage of: " + ", ".join(f"{value} ({n})" for value, n in sorted(values.items())))
     model = choice.kind if choice.kind in ("mean", "trees") else f"{choice.kind} {choice.strength:g}"
     print(f"model: {model}, doubt {choice.doubt:g}")
     if "unknown" in quality:

@@ -1,7 +1,9 @@
 """Past campaigns as a prior learns from them: descriptors, networks tried, damage and its noise."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,20 @@ from search.store.archive import Store
 from search.store.entries import CampaignRow
 from spaces.errors import InputError
 from spaces.messages import Genome
+from spaces.objectives import Objective, per_case_of, ranked_by
 from spaces.space import ChannelGroup, ChannelSpace
 
 LEAST_TRIALS = 8
 """Measured networks, dense apart, without which a campaign teaches nothing."""
+
+AGREEMENT, METRIC = "agreement", "metric"
+
+_ALIASES = {
+    "task04_hippocampus": "hippocampus3d",
+    "decathlon_hippocampus": "hippocampus3d",
+    "bbbc038": "dsb2018_nuclei",
+    "stage1_train": "dsb2018_nuclei",
+}  # other names of data that the built-in prior has seen
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Origin:
         data: Fingerprint of the images.
         network: Fingerprint of the network's code and arguments.
         trials: Measured networks.
+        value: What the damage is of: "agreement" with dense on training images, "metric" or "loss".
     """
 
     id: str
@@ -37,10 +50,21 @@ class Origin:
     data: str
     network: str
     trials: int
+    value: str = METRIC
 
     def shares_data(self, source: str, data: str) -> bool:
-        """Whether these are images that it has seen, or others of the same set."""
-        return self.data == data or self.source == source
+        """Whether these are images that it has seen, or others of the same set, in whatever form."""
+        return self.data == data or bool(data_sets(self.source) & data_sets(source))
+
+
+def data_sets(source: str) -> frozenset[str]:
+    """Names of the data sets in a source, whatever they are read from: `npz:BreastMNIST.npz` is breastmnist.
+
+    Sizes at the end of MedMNIST's names do not count: they are the same images.
+    """
+    stems = [PurePath(part.split(":", 1)[-1].strip()).stem.lower() for part in source.split(" + ")]
+    stems = [re.sub(r"(mnist(3d)?)_\d+$", r"\1", stem) for stem in stems]
+    return frozenset(_ALIASES.get(stem, stem) for stem in stems)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,21 +120,36 @@ def read_corpus(urls: Iterable[str]) -> tuple[list[PastCampaign], list[str]]:
     return list(found.values()), skipped
 
 
-def past_campaign(store: Store, row: CampaignRow) -> PastCampaign | str:
-    """A stored campaign as experience, or why it is none."""
+def past_campaign(store: Store, row: CampaignRow, value: str | None = None) -> PastCampaign | str:
+    """A stored campaign as experience, or why it is none.
+
+    Args:
+        store: Where it is.
+        row: Which.
+        value: What the damage is of, as `search.value` has it. By default the agreement with dense, in which
+            there is less noise, and the metric where agreement was not measured: what a campaign was ranked
+            by does not matter here.
+    """
     about = row.description
     if "task" not in about or any("descriptors" not in group for group in about.get("groups", [{}])):
         return "it was begun before campaigns were described for priors"
     space = space_of(about["groups"])
     search = row.config["search"]
     rung = (search.get("rungs") or [row.config["proxy"]["rung"]])[-1]
-    metric, patients = about["metric"], about["patients"]
-    ledger = Ledger(Yardstick(about["chance"], None if patients is None else np.array(patients)))
-    flops: dict[Genome, float] = {}
-    for record in store.stream(row.id):
-        trial = record.trial
-        if record.complete and trial.rung == rung and trial.fold == 0 and np.isfinite(record.value(metric)):
-            ledger.add(trial.genome, record.value(metric), record.outcome.per_case.get("metric"))
+    measured = [
+        record
+        for record in store.stream(row.id)
+        if record.complete and record.trial.rung == rung and record.trial.fold == 0
+    ]
+    if value is None:
+        agreed = all("disagreement" in record.outcome.values for record in measured)
+        value = AGREEMENT if agreed else METRIC
+    objective = ranked_by(value, Objective(about["metric"], maximize=True))
+    ledger, flops = Ledger(_yardstick(about, value)), dict[Genome, float]()
+    for record in measured:
+        trial, found = record.trial, -float(objective.loss(np.array(record.value(objective.name))))
+        if np.isfinite(found):
+            ledger.add(trial.genome, found, record.outcome.per_case.get(per_case_of(objective)))
             flops[trial.genome] = record.costs["flops"]
     evidence = ledger.evidence(space.dense)
     if evidence is None or len(evidence.genomes) < LEAST_TRIALS:
@@ -126,9 +165,17 @@ def past_campaign(store: Store, row: CampaignRow) -> PastCampaign | str:
         data=row.fingerprints.get("data", ""),
         network=row.fingerprints.get("network", ""),
         trials=len(networks),
+        value=value,
     )
     first = np.array([network in ladder for network in networks])
     return PastCampaign(origin, about["groups"], about["task"], space, evidence, octaves, first, rung)
+
+
+def _yardstick(about: Mapping[str, Any], value: str) -> Yardstick:
+    """What the measured figure means, as the campaign's own controller has it."""
+    patients = about["patients"] if value != AGREEMENT else None
+    known = None if patients is None else np.array(patients)
+    return Yardstick(about["chance"] if value == METRIC else None, known)
 
 
 def space_of(groups: Sequence[Mapping[str, Any]]) -> ChannelSpace:

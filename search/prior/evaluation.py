@@ -1,7 +1,7 @@
 """Leave-one-out: which model of the prior to trust, how far, and what it is worth on data it never saw."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -174,8 +174,7 @@ class _LeaveOneOut:
             every += seen
             flat_ones = [self._flat(i) for i, c in enumerate(self._campaigns) if c.origin.source == source]
             by_source[source] = {
-                "model": f"{picked.kind} {picked.strength:g}",
-                "doubt": picked.doubt,
+                "choice": asdict(picked),
                 "density": _mean([forecast.density for forecast in seen]),
                 "flat_density": _mean([one.density for one in flat_ones if one is not None]),
                 "coverage": _coverage(seen),

@@ -18,8 +18,11 @@ from search.prior.model import Choice, LayerPrior
 from spaces.errors import ConfigError, InputError
 
 FORMAT = "paretoprune-prior"
-VERSION = 1
+VERSION = 2
 """Raised with every change of what the features or the lessons mean."""
+
+BUILTIN = "builtin"
+"""Name of the prior that comes with the program."""
 
 _ARRAYS = ("task", "features", "precision", "pull", "slopes", "errors", "front", "levels", "steepness")
 
@@ -57,12 +60,14 @@ def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
 
 
 def load_prior(path: str | Path) -> LayerPrior:
-    """Read a prior.
+    """Read a prior; "builtin" is the one that comes with the program.
 
     Raises:
         ConfigError: There is no such file, it is no prior, of another version, or not as it was written.
     """
     where = f"the prior {str(path)!r}"
+    if str(path) == BUILTIN:
+        path = Path(__file__).with_name("builtin.safetensors")
     try:
         with safe_open(str(path), "numpy") as file:
             header = file.metadata() or {}

@@ -10,7 +10,7 @@ from search.controllers.structured.mixture import Mixture, make_experts
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
 from search.prior.advice import stored_advice
-from search.prior.corpus import PastCampaign, past_campaign
+from search.prior.corpus import METRIC, PastCampaign, past_campaign
 from search.store.archive import Store
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
 def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, tuple[Belief, ...]] | None:
     row = store.campaign(campaign_id)
     beliefs = stored_advice(row.description).beliefs
-    past = past_campaign(store, row) if beliefs else ""
+    value = row.config["search"].get("value", METRIC)  # the experts were judged by what the search saw
+    past = past_campaign(store, row, value) if beliefs else ""
     return (past, beliefs) if isinstance(past, PastCampaign) else None
 
 

@@ -78,8 +78,15 @@ class LayerPrior:
         return replace(self, lessons=tuple(lesson for lesson in self.lessons if keep(lesson)))
 
     def unseen(self, source: str, data: str) -> "LayerPrior":
-        """The prior without what has seen these images, or others of the same set."""
-        return self.without(lambda lesson: not lesson.origin.shares_data(source, data))
+        """The prior without what has seen these images, or others of the same set.
+
+        Where that is one data set, model and doubt, too, are those that the others alone had chosen.
+        """
+        clean = self.without(lambda lesson: not lesson.origin.shares_data(source, data))
+        kept = {lesson.origin.source for lesson in clean.lessons}
+        nested = self.quality.get("data_sets", {})
+        gone = [nested[name] for name in nested if name not in kept]
+        return replace(clean, choice=Choice(**gone[0]["choice"])) if len(gone) == 1 else clean
 
     def guarded(self, source: str, data: str) -> "LayerPrior":
         """The prior of `unseen`, where that has anything to say.

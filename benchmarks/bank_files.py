@@ -1,0 +1,202 @@
+"""The committed files of banks: written, read as past campaigns, and judged for what is at stake in them."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.pairs import FREE, PAIRS
+from search.controllers.base import Yardstick
+from search.controllers.structured.evidence import Ledger
+from search.genes import octaves
+from search.prior.corpus import AGREEMENT, METRIC, Origin, PastCampaign, space_of
+from search.prior.evaluation import fit_prior
+from search.prior.model import LayerPrior
+from spaces.messages import Record
+from spaces.space import ChannelSpace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = Path(__file__).with_name("banks")
+DENSE_TIMES = 3
+_CASES = 200
+_COLUMNS = (
+    "number",
+    "replicate",
+    "genome",
+    "octaves",
+    "val",
+    "se",
+    "loss",
+    "disagreement",
+    "disagreement_se",
+)
+_TEST = ("test", "test_loss", "test_disagreement")
+
+
+def header() -> list[str]:
+    """Names of the columns; `se` are of the paired differences to dense."""
+    return [*_COLUMNS, *_TEST]
+
+
+def row_of(record: Record, test: dict[str, float], space: ChannelSpace, metric: str) -> list[str]:
+    """One line of a bank; standard errors are filled in by `pair_up`."""
+    genome = record.trial.genome
+    return [
+        str(record.trial.number),
+        str(record.trial.replicate),
+        " ".join(map(str, genome)),
+        f"{octaves(space, np.array([genome]))[0]:.4f}",
+        f"{record.value(metric):.5f}",
+        "",
+        f"{record.value('loss'):.5f}",
+        f"{record.value('disagreement'):.5f}",
+        "",
+        *(f"{test[name]:.5f}" for name in _TEST),
+    ]
+
+
+def pair_up(rows: list[list[str]], records: Sequence[Record]) -> dict[str, float]:
+    """Write standard errors of paired differences to dense; mean correlation of these errors."""
+    correlations = {}
+    for key, column, name in (
+        ("metric", "se", "noise_correlation"),
+        ("disagreement", "disagreement_se", "disagreement_correlation"),
+    ):
+        cases = {r.trial.number: r.outcome.per_case[key].astype(float) for r in records}
+        differences = []
+        for row in rows[1:]:
+            difference = cases[int(row[0])] - cases[0]
+            error = difference.std(ddof=1) / np.sqrt(len(difference))
+            row[_COLUMNS.index(column)] = f"{error:.5f}"
+            if int(row[0]) >= DENSE_TIMES and error > 0:
+                differences.append(difference)
+        n = len(differences)
+        total = float(np.corrcoef(differences).sum()) if n > 1 else 0.0
+        correlations[name] = round((total - n) / (n * (n - 1)), 3) if n > 1 else 0.0
+    return correlations
+
+
+@dataclass(frozen=True, eq=False)
+class BankFile:
+    """A committed bank.
+
+    Attributes:
+        pair: Its name.
+        about: As the store described its campaign.
+        rows: Its lines.
+    """
+
+    pair: str
+    about: dict[str, Any]
+    rows: list[dict[str, str]]
+
+    @cached_property
+    def genomes(self) -> list[tuple[int, ...]]:
+        """Of every line."""
+        return [tuple(map(int, row["genome"].split())) for row in self.rows]
+
+    @cached_property
+    def is_dense(self) -> np.ndarray:
+        """Which lines are of dense: (n,)."""
+        dense = tuple(self.about["dense"]["genome"])
+        return np.array([genome == dense for genome in self.genomes])
+
+    def column(self, name: str) -> np.ndarray:
+        """One column as numbers: (n,)."""
+        return np.array([float(row[name]) for row in self.rows])
+
+    def past(self, value: str = AGREEMENT) -> PastCampaign:
+        """The bank as a past campaign, as the controllers take it: damage of the agreement, or of the metric.
+
+        Cases are made up so that differences to dense have the recorded errors and correlation.
+        """
+        found, errors, correlation = self._figures(value)
+        space, rng = space_of(self.about["groups"]), np.random.default_rng(0)
+        ledger = Ledger(Yardstick(self.about["chance"] if value == METRIC else None))
+        common = rng.standard_normal(_CASES)
+        for genome, figure, error in zip(self.genomes, found, errors, strict=True):
+            own = rng.standard_normal(_CASES)
+            luck = correlation**0.5 * common + (1 - correlation) ** 0.5 * own
+            ledger.add(genome, float(figure), figure + error * _CASES**0.5 * luck)
+        evidence = ledger.evidence(space.dense)
+        assert evidence is not None
+        at = dict(zip(self.genomes, self.column("octaves"), strict=True))
+        networks = [tuple(genome) for genome in evidence.genomes.tolist()]
+        ladder = {tuple(genome) for genome in self.about["ladder"]}
+        prints, name = self.about["fingerprints"], f"bank-{self.pair}"
+        return PastCampaign(
+            Origin(
+                name,
+                self.pair,
+                self.about["source"],
+                prints["data"],
+                prints["network"],
+                len(networks),
+                value,
+            ),
+            self.about["groups"],
+            self.about["task"],
+            space,
+            evidence,
+            np.array([at[network] for network in networks]),
+            np.array([network in ladder for network in networks]),
+            self.about["rung"],
+        )
+
+    def _figures(self, value: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Larger is better; standard errors of the differences to dense, and how alike networks err."""
+        if value == METRIC:
+            found = self.column("val"), self.column("se"), self.about["noise_correlation"]
+        else:
+            column = "disagreement_correlation"
+            found = -self.column("disagreement"), self.column("disagreement_se"), self.about[column]
+        return found[0], found[1], float(np.clip(found[2], 0, 1))
+
+
+def read_bank(pair: str) -> BankFile:
+    """A committed bank."""
+    about = json.loads((FOLDER / f"{pair}.json").read_text())
+    return BankFile(pair, about, list(csv.DictReader((FOLDER / f"{pair}.csv").open())))
+
+
+def recorded() -> list[str]:
+    """Names of the committed banks."""
+    return [pair for pair in PAIRS if (FOLDER / f"{pair}.csv").exists()]
+
+
+def builtin_prior() -> LayerPrior:
+    """The prior that comes with the program: of the banks on freely licensed data."""
+    return fit_prior([read_bank(pair).past() for pair in recorded() if pair.split("-")[0] in FREE])
+
+
+def flatness(pairs: Sequence[str]) -> "pd.DataFrame":
+    """What is at stake in each bank: spread of test figures at equal FLOPs, beside that of repeats."""
+    import pandas as pd
+
+    frame = []
+    for pair in [pair for pair in pairs if pair in recorded()]:
+        bank = read_bank(pair)
+        test, levels = bank.column("test"), bank.column("octaves")
+        once = ~bank.is_dense & (bank.column("replicate") == 0)
+        row: dict[str, Any] = {"bank": pair, "rung": bank.about["rung"], "networks": int(once.sum())}
+        row |= {"chance": bank.about["chance"], "dense": float(test[bank.is_dense].mean())}
+        for name in ("test", "test_disagreement"):
+            values = bank.column(name)
+            bins = np.floor(2 * levels).astype(int)
+            inside = [values[once & (bins == k)] for k in np.unique(bins[once])]
+            inside = [group for group in inside if len(group) >= 4]
+            spread = np.sqrt(np.mean([group.var(ddof=1) for group in inside]))
+            groups = [values[[g == genome for g in bank.genomes]] for genome in set(bank.genomes)]
+            repeats = [group for group in groups if len(group) > 1]
+            noise = np.sqrt(np.mean([group.var(ddof=1) for group in repeats])) if repeats else np.nan
+            row |= {name: spread, f"{name}_repeats": noise}
+        row["worst"] = float(np.quantile(test[once], 0.05))
+        frame.append(row)
+    return pd.DataFrame(frame)
