@@ -1,19 +1,20 @@
 """What a finalised network does on the test cases, beyond values and shares: tables and stated confidence."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
+from evaluators.boundaries import drawn, hausdorff_95, summed_up
 from evaluators.data.tensors import Tensors
 from evaluators.data.volumes import Volumes
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.protocols import Task
 from evaluators.tasks.classification import two_sided
-from spaces.finals import Reliability
+from spaces.finals import Distance, Reliability
 
 BINS = 15
 """Of equal width, as in Guo et al. 2017."""
@@ -30,6 +31,45 @@ class Table:
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     values: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is said of a network beside its values and shares; see `TestResult`."""
+
+    reliability: Reliability | None = None
+    table: Table = field(default_factory=Table)
+    distances: tuple[Distance, ...] = ()
+
+
+def extras_of(
+    evaluator: NetworkEvaluator,
+    network: nn.Module,
+    cases: Tensors | Volumes,
+    per_case: Mapping[str, np.ndarray],
+    targets: np.ndarray | None,
+    spacing: Sequence[float] | None = None,
+) -> Extras:
+    """Stated confidence, tables, and of a segmentation how far its borders are from the true ones.
+
+    Args:
+        evaluator: Of the campaign.
+        network: On its device.
+        cases: Test cases, prepared.
+        per_case: What the evaluator measured on them.
+        targets: Of the cases; None where they are whole volumes.
+        spacing: Of their pixels, in millimetres, where it is known.
+    """
+    counted = table(evaluator.task, per_case, targets)
+    if evaluator.task.kind != "segmentation":
+        assert isinstance(cases, Tensors)
+        return Extras(reliability(evaluator.task, cases.targets.cpu(), per_case), counted)
+    bins, distances, task = _Bins(), [], evaluator.task
+    for logits, masks in evaluator.logits(network, cases):
+        bins.add(*_pixels(task, logits.float(), masks))
+        distances.append(hausdorff_95(*drawn(task, logits, masks), spacing))
+    unit = "pixels" if spacing is None else "mm"
+    return Extras(bins.found(), counted, summed_up(counted.rows, np.concatenate(distances), unit))
 
 
 def class_columns(
@@ -84,23 +124,12 @@ def table(task: Task, per_case: Mapping[str, np.ndarray], targets: np.ndarray | 
     return Table("confusion", names, names, _rows(counted))
 
 
-def reliability(
-    evaluator: NetworkEvaluator,
-    network: nn.Module,
-    cases: Tensors | Volumes,
-    per_case: Mapping[str, np.ndarray],
-) -> Reliability | None:
-    """How far the network's probabilities can be believed; None where it states none.
+def reliability(task: Task, targets: torch.Tensor, per_case: Mapping[str, np.ndarray]) -> Reliability | None:
+    """How far a network's probabilities of cases (of all labels, where there are several) can be believed.
 
-    Of cases for a classification (of all labels, where there are several), of pixels for a segmentation.
+    None where it states none.
     """
-    bins, task = _Bins(), evaluator.task
-    if task.kind == "segmentation":
-        for logits, targets in evaluator.logits(network, cases):
-            bins.add(*_pixels(task, logits.float(), targets))
-        return bins.found()
-    assert isinstance(cases, Tensors)
-    targets = cases.targets.cpu()
+    bins = _Bins()
     if task.kind in {"classification", "embedding"}:
         score = torch.from_numpy(per_case["score"])
         confidence, said = score.max(dim=1)

@@ -56,6 +56,29 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a class's drawn border lies from the true one: the 95 % Hausdorff distance, HD95.
+
+    Attributes:
+        name: Of the class or region.
+        unit: "mm" or "pixels".
+        mean: Over the cases that show the class and where it was drawn; None where there is no such case.
+        median: Likewise.
+        cases: How many these are.
+        missed: Cases that show it, where nothing was drawn.
+        invented: Cases that do not show it, where something was drawn.
+    """
+
+    name: str
+    unit: str
+    mean: float | None
+    median: float | None
+    cases: int
+    missed: int
+    invented: int
+
+
+@dataclass(frozen=True, slots=True)
 class TestResult:
     """What the test split says about a network.
 
@@ -72,6 +95,7 @@ class TestResult:
         table_rows: What the rows of the table are.
         table_columns: What its columns are.
         table_values: One row after the other.
+        distances: HD95 by class, of a segmentation; reported only.
     """
 
     __test__ = False  # no test of pytest's
@@ -85,6 +109,7 @@ class TestResult:
     table_rows: tuple[str, ...] = ()
     table_columns: tuple[str, ...] = ()
     table_values: tuple[tuple[float, ...], ...] = ()
+    distances: tuple[Distance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

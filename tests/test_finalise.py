@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from evaluators.boundaries import hausdorff_95, summed_up
 from evaluators.checkpoints import read_state
 from evaluators.deploy.saving import load_network
 from evaluators.evaluation import NetworkEvaluator
@@ -22,6 +23,7 @@ from evaluators.settings import FinaliseSettings, ProxySettings
 from evaluators.verdict import cases_of_classes, class_columns, table
 from search.cli import app
 from search.config import parse_config
+from search.display.finalised import distance_in_words
 from search.finals.finalise import finalise
 from search.finals.finalised import finalised
 from search.finals.points import Choice, choose
@@ -31,6 +33,7 @@ from search.prepare import prepare
 from search.store.archive import Store
 from search.summary import campaign_summary
 from spaces.errors import ConfigError, DataError, InputError, RunError
+from spaces.finals import Distance
 from spaces.messages import Trial
 from tests.test_end_to_end import command, environment, paretoprune, wait_until
 
@@ -151,6 +154,18 @@ def test_every_opening_of_the_test_split_is_counted_and_none_is_needed_twice(
     assert openings() == [(0, 6), (8,), (0, 6)], "other settings are other networks"
     assert {network.recipe["epochs"] for network in other} == {1.0}
     assert other[0].openings == 3
+    folder = folder_of(url, campaign_id)
+    assert (folder / "before" / more[0].group / "point-8" / "final.json").is_file()
+    shown = CliRunner().invoke(app, ["show", campaign_id, "--store", url]).output
+    assert "point-8 (with other settings)" in shown
+    assert "opened 3 times" in shown
+    _, back = finalise(campaign_id, url, Monitor(), Choice(points=(6,)))
+    assert back == more, "nothing was lost"
+    assert len(openings()) == 3
+    assert (folder / "point-8" / "network.json").is_file()
+    assert (
+        json.loads((folder / "before" / other[0].group / "dense" / "final.json").read_text())["openings"] == 3
+    )
 
 
 def test_a_fine_tune_that_is_interrupted_goes_on_to_the_last_bit(
@@ -387,6 +402,22 @@ def test_masks_are_finalised_too(tmp_path: Path) -> None:
         assert test.reliability is not None
         assert 0 < test.reliability.error < 0.5
         assert sum(test.reliability.share) == pytest.approx(1)
+        assert [found.name for found in test.distances] == list(test.table_rows)
+        assert {found.unit for found in test.distances} == {"pixels"}
+        assert all(found.cases + found.missed <= 10 for found in test.distances)
+
+
+def test_borders_are_measured_where_there_are_two() -> None:
+    """Four cases: three pixels aside; missed; invented; neither."""
+    said, truth = torch.zeros(4, 1, 16, 16, dtype=torch.bool), torch.zeros(4, 1, 16, 16, dtype=torch.bool)
+    truth[0, 0, 4, 4] = truth[1, 0, 4, 4] = said[0, 0, 4, 7] = said[2, 0, 4, 4] = True
+    found = hausdorff_95(said, truth)
+    np.testing.assert_array_equal(found[:, 0], [3, -np.inf, np.inf, np.nan])
+    assert hausdorff_95(said[:1], truth[:1], (1.0, 0.5))[0, 0] == 1.5, "in millimetres"
+    assert summed_up(["a"], found, "pixels") == (Distance("a", "pixels", 3.0, 3.0, 1, 1, 1),)
+    nowhere = summed_up(["a"], found[3:], "pixels")[0]
+    assert (nowhere.mean, nowhere.cases) == (None, 0)
+    assert distance_in_words(nowhere) == "none"
 
 
 def test_labels_are_counted_and_numbers_have_no_classes() -> None:

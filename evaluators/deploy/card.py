@@ -117,7 +117,7 @@ def _results(facts: Facts) -> str:
         lines.append(f"95 % intervals, which hold for all {final.tested_together} tested networks at once.")
     if test.reliability is not None:
         lines.append(f"Expected calibration error: {test.reliability.error:.3f}.")
-    return " ".join(lines) + _classes(test)
+    return " ".join(lines) + _classes(test) + _distances(test)
 
 
 def _classes(test: TestResult) -> str:
@@ -128,6 +128,27 @@ def _classes(test: TestResult) -> str:
         difference = "" if found.difference is None else _shown(found.difference, signed=True)
         rows.append(
             f"| {found.name} | {found.cases} | {found.measure} | {_shown(found.value)} | {difference} |"
+        )
+    return "\n".join(rows)
+
+
+def _distances(test: TestResult) -> str:
+    if not test.distances:
+        return ""
+    rows = [
+        *(
+            "",
+            "",
+            "| class | HD95, mean | median | cases | missed in | invented in |",
+            "|---|---|---|---|---|---|",
+        )
+    ]
+    for found in test.distances:
+        mean, median = (
+            "" if value is None else f"{value:.2f} {found.unit}" for value in (found.mean, found.median)
+        )
+        rows.append(
+            f"| {found.name} | {mean} | {median} | {found.cases} | {found.missed} | {found.invented} |"
         )
     return "\n".join(rows)
 

@@ -45,8 +45,12 @@ def print_campaign(row: CampaignRow) -> None:
         lines[table] = ", ".join(f"{key} {value}" for key, value in settings if value not in (None, [], {}))
     if networks := about.get("finalised"):
         lines["finalised"] = ", ".join(network["folder"] for network in networks)
-        openings = max(network["openings"] for network in networks)
-        lines["test split"] = f"opened {openings} times in this store by then" if openings else "not opened"
+        before = [network for group in about.get("finalised_before", {}).values() for network in group]
+        if before:
+            lines["before"] = ", ".join(network["folder"] for network in before) + " (with other settings)"
+        openings = max(network["openings"] for network in [*networks, *before])
+        times = f"opened {openings} time{'s' * (openings != 1)} in this store by then"
+        lines["test split"] = times if openings else "not opened"
     grid = Table(box=None, show_header=False, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")

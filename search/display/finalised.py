@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from search.display.printing import new_table, show
 
 if TYPE_CHECKING:
-    from spaces.finals import Estimate, FinalNetwork
+    from spaces.finals import Distance, Estimate, FinalNetwork
 
 
 def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> None:
@@ -34,6 +34,7 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> Non
     if not tested:
         return
     _print_classes(tested)
+    _print_distances(tested)
     print(
         f"\nintervals: 95 %, for all {max(n.tested_together for n in tested)} networks at once; openings of "
         f"these test images in this store: {max(n.openings for n in tested)}"
@@ -55,6 +56,32 @@ def _print_classes(tested: Sequence["FinalNetwork"]) -> None:
             cells.append(_interval(result.difference or result.value, signed=result.difference is not None))
         table.add_row(of_dense.name, str(of_dense.cases), *cells)
     show(table)
+
+
+def _print_distances(tested: Sequence["FinalNetwork"]) -> None:
+    """How far borders are off, by class: mean and median, and where nothing was drawn."""
+    first = tested[0].test
+    if first is None or not first.distances:
+        return
+    print()
+    heading = f"HD95 by class ({first.distances[0].unit}): mean, median"
+    grid = new_table([heading, *(network.folder for network in tested)], left=1)
+    for i, of_dense in enumerate(first.distances):
+        cells = []
+        for network in tested:
+            found = network.test.distances[i] if network.test and network.test.distances else None
+            cells.append("" if found is None else distance_in_words(found))
+        grid.add_row(of_dense.name, *cells)
+    show(grid)
+
+
+def distance_in_words(found: "Distance") -> str:
+    """As "3.2, 2.0; missed in 2 cases"."""
+    figures = [f"{value:.2f}" for value in (found.mean, found.median) if value is not None]
+    words = ", ".join(figures) or "none"
+    for how, n in (("missed", found.missed), ("invented", found.invented)):
+        words += f"; {how} in {n}" if n else ""
+    return words
 
 
 def _interval(found: "Estimate", *, signed: bool = False) -> str:

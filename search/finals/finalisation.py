@@ -23,6 +23,8 @@ from evaluators.finalising import (
 from evaluators.identity import fingerprint_of_arrays
 from search.config import CampaignConfig
 from search.finals.artefacts import WEIGHTS, keep_network, write_results
+from search.finals.aside import FOLDER as ASIDE
+from search.finals.aside import turn_to
 from search.finals.finalised import finalised, keep_finalised
 from search.finals.points import Point
 from search.monitor import Advance, Monitor
@@ -36,6 +38,7 @@ from spaces.objectives import LOSS
 from spaces.surgery import prune
 
 DENSE = "dense"
+SEARCHED = ("learning_rate", "weight_decay", "distill")
 
 
 @dataclass
@@ -80,6 +83,12 @@ class Finalisation:
         Raises:
             RunError: One or more could not be tuned.
         """
+        if replaced := turn_to(self.store, self.row.id, self.folder, self.key):
+            names = ", ".join(network.folder for network in replaced)
+            self.monitor.say(
+                f"other settings than those of {names}: these are put aside, with what the test split said of "
+                f"them, in {str(self.folder / ASIDE)!r}; finalise with their settings brings them back"
+            )
         dense = Point(self._dense_number(), self.problem.space.dense, 1.0)
         asked = {DENSE: dense} | {f"point-{point.number}": point for point in points}
         there = {n.folder for n in self.kept if (self.folder / n.folder / WEIGHTS).is_file()}
@@ -177,6 +186,9 @@ class Finalisation:
             self._fail(f"{name} is tuned, but cannot be kept: {error}")
             return
         self._kept += 1
+        if tried:
+            chosen = ", ".join(f"{key} {network.recipe[key]:g}" for key in SEARCHED)
+            self.monitor.say(f"{name}: best of {len(rivals)} runs on val with {chosen}")
         if not network.dense:
             self._best = max(network.val[network.metric], -np.inf if self._best is None else self._best)
         for other in rivals:
@@ -193,7 +205,7 @@ class Finalisation:
 
     def _tried(self, run: Run, tuned: Tuned | None) -> Mapping[str, Any]:
         history = list(tuned.history) if tuned else history_of(self._run_folder / run.name)
-        settings = run.settings.model_dump(include={"learning_rate", "weight_decay", "distill"})
+        settings = run.settings.model_dump(include=set(SEARCHED))
         reached = history[-1] if history else {}
         return {**settings, **reached, "finished": tuned is not None, "error": self._ended[run.name]}
 

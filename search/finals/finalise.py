@@ -80,6 +80,10 @@ def finalise(
             monitor.say(f"stopped; what was tuned is kept: the same `paretoprune finalise {row.id}` goes on")
             raise
         write_results(folder, job.kept)
+        example = points[-1].number if points else DENSE
+        monitor.say(
+            f"files: {folder}; use one: paretoprune export {row.id} --point {example} --format onnx --out DIR"
+        )
         return row.id, job.kept
 
 

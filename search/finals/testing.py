@@ -14,13 +14,13 @@ from evaluators.identity import fingerprint_of
 from evaluators.metrics import find_metric
 from evaluators.pools.threads import pinned_threads
 from evaluators.tasks.factory import DATA_FOR
-from evaluators.verdict import Table, cases_of_classes, class_columns, reliability, table
+from evaluators.verdict import Extras, Table, cases_of_classes, class_columns, extras_of
 from search.finals.artefacts import kept_network
 from search.finals.finalised import finalised, keep_finalised
 from search.monitor import Monitor
 from search.problem import Problem
 from search.store.archive import Store
-from spaces.finals import FINAL, ClassResult, Estimate, FinalNetwork, Reliability, TestResult
+from spaces.finals import FINAL, ClassResult, Estimate, FinalNetwork, TestResult
 from spaces.intervals import simultaneous_intervals
 from spaces.messages import Outcome, Record, Trial
 
@@ -56,7 +56,7 @@ def judge_on_test(
     )
     stage = f"test-{fingerprint_of([new[0].group, known])[:11]}"
     opened = datetime.now(UTC).isoformat(timespec="seconds")
-    extras: dict[int, tuple[Reliability | None, Table]] = {}
+    extras: dict[int, Extras] = {}
     with monitor.stage("testing") as advance, pinned_threads(problem.workload.proxy.threads):
         evaluator = NetworkEvaluator(problem.workload)
         device = evaluator.bench.train.images.device
@@ -64,9 +64,9 @@ def judge_on_test(
         for i, network in enumerate(new):
             module = kept_network(folder / network.folder, problem).to(device)
             values, per_case = evaluator.measured(module, "test", 0, data)
-            stated = reliability(evaluator, module, data, per_case)
             targets = None if isinstance(subset, Volumes) else subset.targets
-            extras[network.point] = stated, table(evaluator.task, per_case, targets)
+            spacing = problem.config.data.spacing
+            extras[network.point] = extras_of(evaluator, module, data, per_case, targets, spacing)
             outcome = Outcome(network.point, "complete", values, per_case)
             record = Record(Trial(network.point, network.genome, FINAL), outcome, network.costs)
             store.append(campaign_id, record, stage=stage)
@@ -112,7 +112,7 @@ def _results(
     records: Sequence[Record],
     problem: Problem,
     subset: Subset | Volumes,
-    extras: dict[int, tuple[Reliability | None, Table]],
+    extras: dict[int, Extras],
 ) -> list[TestResult]:
     """Figures and intervals of all networks, dense first among them."""
     task, groups = problem.task, subset.groups
@@ -143,28 +143,30 @@ def _results(
                 by_class[i].append(ClassResult(names[c], measure, cases[c], values[row], change))
     found = []
     for i, (network, record) in enumerate(zip(networks, records, strict=True)):
-        stated, counted = extras.get(network.point) or _as_before(network)
+        extra = extras.get(network.point) or _as_before(network)
         found.append(
             TestResult(
                 dict(record.outcome.values),
                 metric[i],
                 None if i == at_dense else difference[i],
                 tuple(by_class[i]),
-                stated,
-                counted.kind,
-                counted.rows,
-                counted.columns,
-                counted.values,
+                extra.reliability,
+                extra.table.kind,
+                extra.table.rows,
+                extra.table.columns,
+                extra.table.values,
+                extra.distances,
             )
         )
     return found
 
 
-def _as_before(network: FinalNetwork) -> tuple[Reliability | None, Table]:
+def _as_before(network: FinalNetwork) -> Extras:
     test = network.test
     if test is None:
-        return None, Table()
-    return test.reliability, Table(test.table, test.table_rows, test.table_columns, test.table_values)
+        return Extras()
+    counted = Table(test.table, test.table_rows, test.table_columns, test.table_values)
+    return Extras(test.reliability, counted, test.distances)
 
 
 def _estimates(
