@@ -74,9 +74,14 @@ def _input(facts: Facts) -> str:
     elif found.get("mode") == "case":
         lines.append("Every image: minus its own mean, over its own standard deviation, per channel.")
     else:
-        clip = f"clip to {found['low']}..{found['high']}, then " if found.get("low") else ""
-        lines.append(f"Intensities per channel: {clip}subtract {found['mean']}, divide by {found['std']}.")
+        shown = {name: _figures(found[name]) for name in ("low", "high", "mean", "std") if found.get(name)}
+        clip = "clip to {low} to {high}, then ".format(**shown) if "low" in shown else ""
+        lines.append(f"Intensities per channel: {clip}subtract {shown['mean']}, divide by {shown['std']}.")
     return "\n".join(lines)
+
+
+def _figures(values: Iterable[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def _output(facts: Facts) -> str:

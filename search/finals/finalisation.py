@@ -86,8 +86,8 @@ class Finalisation:
         if replaced := turn_to(self.store, self.row.id, self.folder, self.key):
             names = ", ".join(network.folder for network in replaced)
             self.monitor.say(
-                f"other settings than those of {names}: these are put aside, with what the test split said of "
-                f"them, in {str(self.folder / ASIDE)!r}; finalise with their settings brings them back"
+                f"other settings than those of {names}: these are put aside, with what the test split "
+                f"said of them, in {str(self.folder / ASIDE)!r}; finalise with their settings brings them back"
             )
         dense = Point(self._dense_number(), self.problem.space.dense, 1.0)
         asked = {DENSE: dense} | {f"point-{point.number}": point for point in points}
