@@ -87,7 +87,7 @@ class Finalisation:
             names = ", ".join(network.folder for network in replaced)
             self.monitor.say(
                 f"other settings than those of {names}: these are put aside, with what the test split "
-                f"said of them, in {str(self.folder / ASIDE)!r}; finalise with their settings brings them back"
+                f"said of them, in {str(self.folder / ASIDE)!r}; finalise with theirs brings them back"
             )
         dense = Point(self._dense_number(), self.problem.space.dense, 1.0)
         asked = {DENSE: dense} | {f"point-{point.number}": point for point in points}
