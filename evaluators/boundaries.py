@@ -4,6 +4,7 @@ It is reported beside Dice and decides nothing: one stray pixel can make it larg
 there is no border to measure.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -56,11 +57,15 @@ def hausdorff_95(said: Tensor, truth: Tensor, spacing: Sequence[float] | None = 
     found = np.full(some.shape, np.nan)
     found[there & ~some], found[some & ~there] = -np.inf, np.inf
     given = None if spacing is None else list(spacing)
-    for case, k in np.argwhere(some & there):
-        pair = (drawing[case, k][None, None].float().cpu() for drawing in (said, truth))
-        found[case, k] = float(
-            compute_hausdorff_distance(*pair, include_background=True, percentile=PERCENTILE, spacing=given)
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what MONAI calls in itself
+        for case, k in np.argwhere(some & there):
+            pair = (drawing[case, k][None, None].float().cpu() for drawing in (said, truth))
+            found[case, k] = float(
+                compute_hausdorff_distance(
+                    *pair, include_background=True, percentile=PERCENTILE, spacing=given
+                )
+            )
     return found
 
 
