@@ -15,7 +15,7 @@ from search.controllers.base import Yardstick
 from search.controllers.structured.evidence import Ledger
 from search.genes import octaves
 from search.prior.corpus import AGREEMENT, METRIC, Origin, PastCampaign, space_of
-from search.prior.evaluation import fit_prior
+from search.prior.evaluation import assess, fit_prior
 from search.prior.model import LayerPrior
 from spaces.messages import Record
 from spaces.space import ChannelSpace
@@ -168,7 +168,8 @@ def read_bank(pair: str) -> BankFile:
 
 def recorded() -> list[str]:
     """Names of the committed banks."""
-    return [pair for pair in PAIRS if (FOLDER / f"{pair}.csv").exists()]
+    tables = {pair: FOLDER / f"{pair}.csv" for pair in PAIRS}
+    return [pair for pair, path in tables.items() if path.exists() and "disagreement" in path.read_text()]
 
 
 def builtin_prior() -> LayerPrior:
@@ -194,9 +195,38 @@ def flatness(pairs: Sequence[str]) -> "pd.DataFrame":
             inside = [group for group in inside if len(group) >= 4]
             spread = np.sqrt(np.mean([group.var(ddof=1) for group in inside]))
             groups = [values[[g == genome for g in bank.genomes]] for genome in set(bank.genomes)]
-            repeats = [group for group in groups if len(group) > 1]
-            noise = np.sqrt(np.mean([group.var(ddof=1) for group in repeats])) if repeats else np.nan
+            noise = np.sqrt(np.mean([group.var(ddof=1) for group in groups if len(group) > 1]))
             row |= {name: spread, f"{name}_repeats": noise}
         row["worst"] = float(np.quantile(test[once], 0.05))
         frame.append(row)
     return pd.DataFrame(frame)
+
+
+def gains() -> list[dict[str, Any]]:
+    """What lessons foresee of banks on other data beyond the flat prior, in nats a network.
+
+    Lessons from damage of the metric and of the agreement, each asked for both; one row for each bank.
+    """
+    banks = [read_bank(pair) for pair in recorded()]
+    past = {value: [bank.past(value) for bank in banks] for value in (METRIC, AGREEMENT)}
+    rows = []
+    for taught, campaigns in past.items():
+        prior = fit_prior(campaigns)
+        for asked, targets in past.items():
+            for bank, found in zip(banks, assess(prior, targets), strict=True):
+                row = {"bank": bank.pair, "lessons": taught, "foreseen": asked, "coverage": found["coverage"]}
+                row |= {name: round(found[name] - found["flat"], 4) for name in ("meta", "scan")}
+                rows.append(row | {"flat": round(found["flat"], 4)})
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> "pd.DataFrame":
+    """Mean gains over the banks of a data set, then over data sets, with standard errors over these."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    frame["data"] = frame["bank"].str.split("-").str[0]
+    by_data = frame.groupby(["lessons", "foreseen", "data"])[["meta", "scan", "coverage"]].mean()
+    found = by_data.groupby(["lessons", "foreseen"]).agg(["mean", "sem"])
+    found.columns = [f"{name} {kind}" for name, kind in found.columns]
+    return found.reset_index()

@@ -1,11 +1,12 @@
 """Banks of real evaluations: what controllers and priors are tuned on, and what the prior learns from.
 
-    python -m benchmarks.banks [--pairs breast-resnet ...] [--trials 150] [--minutes 8] [--store URL]
+    python -m benchmarks.banks [--pairs breast-resnet ...] [--trials 200] [--minutes 8] [--store URL]
     python -m benchmarks.banks --flatness
+    python -m benchmarks.banks --gains
     python -m benchmarks.banks --prior search/prior/builtin.safetensors
 
 For every pair of data set and network (benchmarks/pairs.py): dense three times, the ladder, every group alone
-at a half and an eighth, random networks with widely different shares by group, networks that
+at a half, a quarter and an eighth, random networks with widely different shares by group, networks that
 NSGA-II breeds by FLOPs and disagreement with dense (where searches end up), and repeats of the front. All are
 tuned little or not at all, so that something is lost by pruning, and measured on val and on test in one pass:
 metric, loss and disagreement, on test too. A bank is a campaign in the store (without test: that is what a
@@ -14,8 +15,9 @@ the store holds about the campaign. Stopping and starting again goes on where it
 after `--minutes`.
 
 `--flatness` says what is at stake in each bank: how far the test figures of networks of about equal FLOPs
-(half an octave) are spread, beside repeats of one network. `--prior` fits the prior that comes with the
-program, from the committed banks on freely licensed data.
+(half an octave) are spread, beside repeats of one network. `--gains` says what lessons from banks on other
+data sets foresee beyond the flat prior; both are kept in banks.json. `--prior` fits the prior that comes with
+the program, from the committed banks on freely licensed data.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import os
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from benchmarks.bank_files import DENSE_TIMES, FOLDER, builtin_prior, flatness, header, pair_up, row_of
+from benchmarks.bank_files import (
+    DENSE_TIMES,
+    FOLDER,
+    builtin_prior,
+    flatness,
+    gains,
+    header,
+    pair_up,
+    row_of,
+    summary,
+)
 from benchmarks.pairs import DATA, FAMILY, PAIRS, config_of
 from evaluators.disagreement import Disagreement
 from evaluators.evaluation import NetworkEvaluator
@@ -42,7 +55,7 @@ from evaluators.metrics import find_metric
 from evaluators.rungs.table import find_rung
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
-from search.describe import describe_problem
+from search.describe import describe_problem, versions
 from search.genes import Genes
 from search.monitor import Monitor, TerminalMonitor
 from search.prepare import prepare
@@ -59,10 +72,11 @@ from spaces.space import ChannelSpace
 
 __all__ = ["DATA", "FAMILY", "FOLDER", "config_of"]
 
+RESULTS = Path(__file__).with_suffix(".json")
 STORE = f"sqlite:///{Path(tempfile.gettempdir()) / 'banks' / 'banks.db'}"
 MOST_TEST = 200
-ALONE = (0.5, 0.125)
-RANDOM, REPEATS = 40, 15
+ALONE = (0.5, 0.25, 0.125)
+RANDOM, REPEATS = 60, 24
 WRITTEN_EVERY = 10
 SPREAD = 1.5
 """Largest standard deviation of the groups' shares in one network, in natural logarithms."""
@@ -207,23 +221,36 @@ def compact(about: dict[str, Any], problem: Problem) -> dict[str, Any]:
     return json.loads(json.dumps(kept), parse_float=lambda text: float(f"{float(text):.4g}"))
 
 
+def keep(name: str, rows: list[dict[str, Any]]) -> None:
+    """Write results into banks.json, beside what else is there."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 4))
+    known |= {name: rows, "date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--trials", type=int, default=150)
+    parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--store", default=STORE)
     parser.add_argument("--flatness", action="store_true", help="what is at stake in the committed banks")
+    parser.add_argument("--gains", action="store_true", help="what lessons from other data sets foresee")
     parser.add_argument("--prior", type=Path, help="fit the prior that comes with the program")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.prior:
         prior = save_prior(builtin_prior(), options.prior)
         print(f"{options.prior}: {len(prior.lessons)} banks, sha256 {prior.sha256}")
-    elif options.flatness:
-        print(flatness(options.pairs).to_string(index=False, float_format="{:.3f}".format))
+    elif options.flatness or options.gains:
+        frame = flatness(list(PAIRS))
+        rows = gains() if options.gains else frame.to_dict("records")
+        frame = summary(rows) if options.gains else frame
+        print(frame.to_string(index=False, float_format="{:.3f}".format))
+        keep("gains" if options.gains else "flatness", rows)
     else:
         until = time.monotonic() + 60 * options.minutes
         Path(options.store.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
