@@ -8,8 +8,10 @@ the metric on val, take the observed front) and with each remedy alone and toget
 
 - agreement: rank by the agreement with the dense network on training images, and take that front: no label
   of val takes part (`evaluators.disagreement`); agreed front: only take the front by it;
+- advised: rank by agreement, and take the front of shrunken estimates: the program's default; advised front:
+  only take that front;
 - loss: rank by the mean per-case loss (log-loss, soft Dice) instead of the metric;
-- shrink: take the front of shrunken estimates (`spaces.estimates`) instead of the observed one;
+- shrink: take the front of estimates (`spaces.estimates`) that know nothing of the agreement;
 - larger_val: a third of train + val is held out instead of the original val;
 - cross_fit: train + val in three folds, out-of-fold values pooled, promising genomes go on to folds 2 and 3;
 - replicates: a quarter of the evaluations repeat what may be on the front.
@@ -41,6 +43,7 @@ import numpy as np
 import torch
 
 from evaluators.data.splits import Splits, Subset
+from evaluators.evaluation import NetworkEvaluator
 from evaluators.metrics import find_metric
 from evaluators.networks import build_network
 from evaluators.rungs.joint import shared_weights
@@ -65,6 +68,7 @@ CONTROLLERS = ("ladder", "random", "nsga2", "optuna:tpe", "structured")
 STEPS = {"adrenalmnist3d": 2, "dsb2018_nuclei": 2}  # every second pixel: what an evaluation costs
 FOLDS = 3
 LOOKED_AT = ("metric", "loss", "disagreement")
+KEPT = ("score", "loss", "disagreement")
 MOST_TEST = 300  # of stratified test cases: what an evaluation costs
 LAG = 8
 
@@ -116,7 +120,7 @@ class Setting:
     """How a search looks at candidates and chooses its front."""
 
     value: str = "metric"
-    front: str = "observed"  # by `value`; "shrunk": by the estimates' lower ends; "agreed": by agreement
+    front: str = "observed"  # by `value`; by estimates: "advised", "shrunk" (blind to agreement); "agreed"
     source: str = "val"  # "val": the original split; "folds": thirds of train + val
     schedule: str = "once"  # or "cross_fit", "replicates"
 
@@ -125,6 +129,8 @@ SETTINGS = {
     "naive": Setting(),
     "agreement": Setting(value="agreement"),
     "agreed front": Setting(front="agreed"),
+    "advised": Setting(value="agreement", front="advised"),
+    "advised front": Setting(front="advised"),
     "loss": Setting(value="loss"),
     "shrink": Setting(front="shrunk"),
     "larger_val": Setting(source="folds"),
@@ -155,7 +161,9 @@ class Bank:
         both = replace(self.splits, val=joined(self.splits.val, test))
         self._base = replace(base, splits=both).build()
         self._test_targets = test.targets
-        self._folds = [self._workload(fold).build() for fold in folds_of(self.splits, FOLDS, seed)]
+        self._folds = lru_cache(maxsize=1)(self._build_folds)
+        self._kept = artifacts / f"{name}-{seed}-evaluations.npz"
+        self._seen = _loaded(self._kept)
         self._metric = find_metric(self.config.task.metric, self.config.task.kind)
         self.evaluations = 0
         self.base = lru_cache(maxsize=None)(self._evaluate_base)
@@ -175,11 +183,26 @@ class Bank:
         shares = self._metric.shares(scores, self.splits.val.targets)
         return {"metric": shares, "loss": loss, "disagreement": found["disagreement"]}
 
+    def save(self) -> None:
+        """Keep what was evaluated on the original split for a later run with the same artefacts."""
+        genomes, replicates = zip(*self._seen, strict=True)
+        arrays = {name: np.stack([found[name] for found in self._seen.values()]) for name in KEPT}
+        arrays |= {"genomes": np.array(genomes), "replicates": np.array(replicates)}
+        np.savez(self._kept, allow_pickle=False, **arrays)
+
+    def _build_folds(self) -> list[NetworkEvaluator]:
+        return [
+            self._workload(fold).build() for fold in folds_of(self.splits, FOLDS, self.config.recipe.seed)
+        ]
+
     def _evaluate_base(self, genome: Genome, replicate: int) -> dict[str, np.ndarray]:
-        return self._checked(self._base.evaluate(Trial(0, genome, "shared", replicate)))
+        if (genome, replicate) not in self._seen:
+            found = self._checked(self._base.evaluate(Trial(0, genome, "shared", replicate)))
+            self._seen[genome, replicate] = {name: found[name] for name in KEPT}
+        return self._seen[genome, replicate]
 
     def _evaluate_fold(self, genome: Genome, replicate: int, fold: int) -> dict[str, np.ndarray]:
-        return self._checked(self._folds[fold].evaluate(Trial(0, genome, "shared", replicate)))
+        return self._checked(self._folds()[fold].evaluate(Trial(0, genome, "shared", replicate)))
 
     def _checked(self, outcome: Outcome) -> dict[str, np.ndarray]:
         if outcome.error:
@@ -192,6 +215,16 @@ class Bank:
         workload, _ = make_workload(self.config, network, splits, self.space, self._artifacts, Monitor())
         task = make_task(self.config.task, splits)
         return replace(workload, shared=shared_weights(workload, task, cache_dir=self._artifacts))
+
+
+def _loaded(path: Path) -> dict[tuple[Genome, int], dict[str, np.ndarray]]:
+    """What an earlier run evaluated, by genome and replicate."""
+    if not path.exists():
+        return {}
+    with np.load(path) as kept:
+        rows = {name: kept[name] for name in kept.files}
+    looks = zip(rows["genomes"].tolist(), rows["replicates"].tolist(), strict=True)
+    return {(tuple(g), r): {name: rows[name][i] for name in KEPT} for i, (g, r) in enumerate(looks)}
 
 
 def thinned(subset: Subset, step: int) -> Subset:
@@ -282,9 +315,13 @@ def chosen(records: list[Record], space: ChannelSpace, setting: Setting) -> dict
             columns.append(mean)
     differences = sign * np.concatenate(by_fold[key], axis=1)
     octaves = np.log2(space.cost(genomes).flops / space.cost(space.dense).flops[0])
+    kept = np.array(genomes) / np.array(space.dense)
     if setting.front == "shrunk":
-        kept = np.array(genomes) / np.array(space.dense)
         value = shrunken_estimates(differences, octaves, kept).cautious
+    elif setting.front == "advised":
+        measured = np.concatenate(by_fold["metric"], axis=1)
+        apart = np.array([looks[0, 0][genome]["disagreement"].mean() for genome in genomes])
+        value = shrunken_estimates(measured, octaves, kept, disagreement=apart).cautious
     else:
         value = np.nanmean(differences, axis=1)
     front = non_dominated(np.column_stack([octaves, -value]))
@@ -331,6 +368,7 @@ def one(
         for controller in controllers:
             records = search(bank, controller, setting, seed, trials)
             rows[label][controller] = judge(bank, records, setting)
+            bank.save()
     sizes = {"train": len(bank.splits.train), "val": bank._n_val, "test": len(bank._test_targets)}
     return {
         "data": name,

@@ -167,7 +167,6 @@ def campaign_report(
     provenance: Mapping[str, str],
     patients: np.ndarray | None = None,
     rung: str = "finetune",
-    value: str = "metric",
     status: str = "complete",
     class_cases: Mapping[str, int] | None = None,
     finalised: Sequence[FinalNetwork] = (),
@@ -186,9 +185,7 @@ def campaign_report(
     Raises:
         InputError: Dense has not been measured.
     """
-    trials = trials_frame(
-        records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung, value=value
-    )
+    trials = trials_frame(records, metric=metric, dense=dense, ladder=ladder, patients=patients, rung=rung)
     return CampaignReport(
         id=id,
         name=name,

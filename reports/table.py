@@ -26,7 +26,6 @@ def trials_frame(
     ladder: Collection[Genome] = (),
     patients: np.ndarray | None = None,
     rung: str = "finetune",
-    value: str = "metric",
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row a network, in the order of their first trials; failed trials are left out.
@@ -39,15 +38,14 @@ def trials_frame(
       training (0 for dense itself, NaN where there are fewer than two patients); low, high: the ends of
       the difference's 95 % interval; loss;
     - replicates; kind: "dense", "ladder" or "search";
-    - estimate: of the difference to dense, shrunken (see `spaces.estimates`);
     - disagreement: with the dense network on training images; NaN where it was not measured;
-    - advised: what a user should take, which flatters less than the observed front: on the front of agreement
-      where the search ranks by it, else on the front of the estimates' lower ends;
+    - estimate: of the difference to dense, shrunken with the help of that (see `spaces.estimates`);
+    - advised: what a user should take, which flatters less than the observed front: on the front of the
+      estimates' lower ends;
     - front: on the observed front (FLOPs, metric); plausible: may be on the true one, see
       `spaces.intervals.plausible_front`.
 
-    `frame.attrs["advised_by"]` is "agreement" or "estimate"; `frame.attrs["replicate_sd"]` is the spread
-    between repeats of one network (NaN: nothing was repeated).
+    `frame.attrs["replicate_sd"]` is the spread between repeats of one network (NaN: nothing was repeated).
 
     Args:
         records: Of one campaign, in any order.
@@ -56,7 +54,6 @@ def trials_frame(
         ladder: Genomes of the uniformly pruned networks.
         patients: Anonymous patient index of each validation case. Default: each case is a patient.
         rung: The fidelity to show; records of others are left out.
-        value: What the search ranks by, as `search.value`.
         seed: Of the resampling behind `plausible`.
 
     Raises:
@@ -92,11 +89,11 @@ def trials_frame(
     )
     frame.attrs["replicate_sd"] = noise
     frame.attrs["cases"] = shares.shape[1]
-    estimates = _estimates(frame, shares - shares[at_dense], patients, spread / repeats)
+    estimates = _estimates(
+        frame, shares - shares[at_dense], patients, np.where(at_dense, 0.0, spread / repeats)
+    )
     frame["estimate"] = estimates.mean
-    frame.attrs["advised_by"] = "agreement" if value == "agreement" else "estimate"
-    lost = frame["disagreement"] if value == "agreement" else -estimates.cautious
-    frame["advised"] = non_dominated(np.column_stack([frame["flops"], lost]))
+    frame["advised"] = non_dominated(np.column_stack([frame["flops"], -estimates.cautious]))
     return frame
 
 
@@ -109,7 +106,14 @@ def _estimates(
     if differences.shape[1] > 1:
         octaves = np.log2(np.maximum(frame["flops_ratio"].to_numpy()[rows], 2.0**-12))
         kept = np.array(frame["kept"].to_list())[rows]
-        found = shrunken_estimates(differences[rows], octaves, kept, groups=patients, training=training[rows])
+        found = shrunken_estimates(
+            differences[rows],
+            octaves,
+            kept,
+            disagreement=frame["disagreement"].to_numpy()[rows],
+            groups=patients,
+            training=training[rows],
+        )
         mean[rows], se[rows] = found.mean, found.se
     return Estimates(mean, np.nan_to_num(se))
 

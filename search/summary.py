@@ -54,7 +54,6 @@ def campaign_summary(store: Store, campaign_id: str) -> "CampaignReport":
         groups=pd.DataFrame(about["groups"])[["name", "channels", "units", "flops_share"]],
         provenance=_provenance(row),
         patients=None if patients is None else np.array(patients),
-        value=row.config["search"].get("value", "metric"),
         rung=(row.config["search"].get("rungs") or [row.config["proxy"]["rung"]])[-1],
         status=row.status,
         class_cases=_class_cases(about["data"], folds=row.config["data"].get("folds", 1)),

@@ -1,5 +1,6 @@
 """How far a pruned network's outputs are from the dense one's: 0 where equal, free of labels, rankable by."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from evaluators.data.tensors import Tensors, as_packed
 from evaluators.disagreement import Disagreement
 from evaluators.tasks.factory import make_task
+from reports.table import trials_frame
 from search.config import parse_config
 from search.finals.finalise import finalise
 from search.finals.points import Choice
@@ -19,7 +21,6 @@ from search.prepare import prepare
 from search.store.archive import Store
 from search.summary import campaign_summary
 from spaces.errors import ConfigError
-from spaces.fronts import non_dominated
 from spaces.messages import Trial
 from spaces.objectives import DISAGREEMENT
 from tests.test_calibration import CAMPAIGN
@@ -74,16 +75,21 @@ SETTINGS = CAMPAIGN | {
 }
 
 
-def test_a_search_ranks_and_advises_by_agreement(tmp_path: Path) -> None:
+def test_a_search_ranks_by_agreement_and_estimates_know_it(tmp_path: Path) -> None:
     config, url = parse_config(SETTINGS), f"sqlite:///{tmp_path / 'store.db'}"
     assert prepare(config, tmp_path, Monitor()).objectives[1] == DISAGREEMENT
     campaign_id = launch(config, url, Monitor())
     with Store(url) as store:
-        frame = campaign_summary(store, campaign_id).trials
+        frame, records = campaign_summary(store, campaign_id).trials, store.records(campaign_id)
     assert frame["disagreement"].notna().all()
-    front = non_dominated(frame[["flops", "disagreement"]].to_numpy())
-    assert frame["advised"].to_list() == front.tolist()
-    assert frame.attrs["advised_by"] == "agreement"
+    blind = [
+        replace(r, outcome=replace(r.outcome, values={**r.outcome.values, "disagreement": math.nan}))
+        for r in records
+    ]
+    dense = frame.loc[frame["kind"].eq("dense"), "genome"].iloc[0]
+    without = trials_frame(blind, metric="auc", dense=dense, rung=config.proxy.rung)
+    assert without["disagreement"].isna().all()
+    assert not np.allclose(without["estimate"], frame["estimate"], atol=1e-4)
     _, networks = finalise(campaign_id, url, Monitor(), Choice(top=1), ["finalise.epochs=1"], test=False)
     assert [network.dense for network in networks] == [True, False]
 

@@ -14,11 +14,6 @@ ROWS = 15
 FLAT = 0.12
 """Share of the FLOPs: a task whose ladder loses nothing down to here is flat."""
 
-_ADVISED_BY = {
-    "agreement": "by agreement with the dense network on training images: these cases took no part",
-    "estimate": "by the shrunken difference: what is left of it once its noise is taken out",
-}
-
 
 def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     """The advised and observed fronts and dense, cheapest first, with paired intervals.
@@ -59,7 +54,7 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     show(table)
     advised = report.trials["advised"] & report.trials["kind"].ne("dense")
     mark = "* advised" if advised.any() else "advised: dense"
-    print(f"\n{mark}, {_ADVISED_BY[report.trials.attrs['advised_by']]}")
+    print(f"\n{mark}, by the shrunken difference: what is left of it once its noise is taken out")
     if report.constraints:
         print(verdict(report.trials, report.constraints, report.metric_name))
     smallest = smallest_difference(report.trials["se"].to_numpy())
