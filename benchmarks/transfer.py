@@ -119,7 +119,6 @@ def read(pair: str) -> Task:
         (val[others] - chance) / (dense_val - chance),
         sampling,
         np.ones(len(others)),
-        int(is_dense.sum()),
         spread,
         max(0.0, 1 - MARGIN / (dense_val - chance)),
     )

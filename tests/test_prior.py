@@ -146,7 +146,7 @@ def test_a_corpus_is_what_was_stored(tmp_path: Path) -> None:
     assert stored.first.sum() == 5
     order = np.lexsort(stored.evidence.genomes.T), np.lexsort(made.evidence.genomes.T)
     np.testing.assert_array_equal(stored.evidence.genomes[order[0]], made.evidence.genomes[order[1]])
-    np.testing.assert_allclose(stored.evidence.retention[order[0]], made.evidence.retention[order[1]])
+    np.testing.assert_allclose(stored.evidence.readings[order[0]], made.evidence.readings[order[1]])
     np.testing.assert_allclose(stored.octaves[order[0]], made.octaves[order[1]])
 
 

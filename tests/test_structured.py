@@ -10,13 +10,14 @@ from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.evidence import Ledger
-from search.controllers.structured.improvement import expected_excess, expected_improvement
+from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.model import DamageModel, Setting
+from search.controllers.structured.scale import AMOUNT, RETENTION, Scale
 from search.controllers.structured.terms import Scales, Terms
 from search.genes import octaves
 from search.start import common_first
 from spaces.errors import ConfigError
-from spaces.fronts import front_hypervolume
+from spaces.fronts import OCTAVES, front_hypervolume, hypervolume
 from spaces.intervals import paired_difference
 from spaces.messages import Genome, Outcome, Record, Trial
 from spaces.objectives import FLOPS, PARAMS, Objective
@@ -64,25 +65,34 @@ def fitted(n: int, noise: float, helps: float = 0.0) -> tuple[DamageModel, Terms
 def test_expected_excess_is_that_of_monte_carlo(level: float, mean: float, sd: float) -> None:
     draws = np.exp(-(mean + sd * np.random.default_rng(0).standard_normal(400_000)))
     excess = np.maximum(draws - level, 0)
-    closed = expected_excess(np.array(mean), np.array(sd), np.array(level))
+    closed = RETENTION.expected_excess(np.array(mean), np.array(sd), np.array(level))
     assert closed == pytest.approx(excess.mean(), abs=5 * excess.std() / 632 + 1e-9)
 
 
-def test_expected_improvement_is_that_of_monte_carlo() -> None:
+@pytest.mark.parametrize("level", [-0.2, -1.0, -1.4])
+@pytest.mark.parametrize(("mean", "sd"), [(0.0, 0.3), (0.5, 0.05), (-1.0, 1.0), (0.2, 0.0)])
+def test_expected_excess_of_amounts_is_that_of_monte_carlo(level: float, mean: float, sd: float) -> None:
+    draws = -np.exp(mean + sd * np.random.default_rng(0).standard_normal(400_000))
+    excess = np.maximum(draws - level, 0)
+    closed = AMOUNT.expected_excess(np.array(mean), np.array(sd), np.array(level))
+    assert closed == pytest.approx(excess.mean(), abs=5 * excess.std() / 632 + 1e-9)
+
+
+@pytest.mark.parametrize("scale", [RETENTION, AMOUNT])
+def test_expected_improvement_is_that_of_monte_carlo(scale: Scale) -> None:
     """Draw the damage, put the network on the front, and measure how much the hypervolume grows."""
     rng = np.random.default_rng(1)
-    margin = DENSE - CHANCE
-    floor = 1 - 0.10 / margin
-    front_octaves, front = np.array([-1.0, 0.0, -3.0, -7.0]), np.array([0.97, 1.0, 0.9, 0.78])
+    front_octaves, front = np.array([-1.0, 0.0, -3.0, -7.0]), scale.worth(np.array([0.03, 0.0, 0.1, 0.25]))
+    floor = float(scale.worth(np.array([0.3]))[0])
 
-    def volume(x: np.ndarray, retention: np.ndarray) -> float:
-        return front_hypervolume(np.exp2(x), CHANCE + margin * retention, DENSE, CHANCE)
+    def volume(x: np.ndarray, worth: np.ndarray) -> float:
+        return hypervolume(np.column_stack([np.maximum(x, -OCTAVES), -worth]), [0.0, -floor])
 
     before = volume(front_octaves, front)
     x, mean, sd = np.array([-2.0, -4.5, -0.5, -8.0]), np.array([0.05, 0.3, -0.02, 0.4]), np.full(4, 0.1)
-    closed = margin * expected_improvement(x, mean, sd, front_octaves, front, floor)
+    closed = expected_improvement(x, mean, sd, front_octaves, front, floor, scale)
     for i in range(4):
-        draws = np.exp(-(mean[i] + sd[i] * rng.standard_normal(4000)))
+        draws = scale.worth(mean[i] + sd[i] * rng.standard_normal(4000))
         grown = [volume(np.append(front_octaves, x[i]), np.append(front, draw)) - before for draw in draws]
         assert closed[i] == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / 63)
     assert (closed > 0).all()
@@ -91,8 +101,8 @@ def test_expected_improvement_is_that_of_monte_carlo() -> None:
 # Evidence
 
 
-def test_noise_is_that_of_the_paired_difference_to_dense() -> None:
-    """What networks err on alike is no noise; patients count as wholes."""
+def test_noise_is_that_of_paired_differences() -> None:
+    """What all networks err on alike, dense's luck too, is no noise; patients count as wholes."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(30), 2)
     hard = rng.normal(0, 0.3, 60)
@@ -105,12 +115,13 @@ def test_noise_is_that_of_the_paired_difference_to_dense() -> None:
     assert evidence is not None
     margin = shares[0].mean() - CHANCE
     for i in range(3):
-        difference, se = paired_difference(shares[i + 1], shares[0], patients)
-        assert evidence.retention[i] == pytest.approx(1 + difference / margin)
+        difference, _ = paired_difference(shares[i + 1], shares[0], patients)
+        assert evidence.readings[i] == pytest.approx(1 + difference / margin)
+        _, se = paired_difference(shares[i + 1], shares[1:].mean(axis=0), patients)
         assert np.sqrt(evidence.sampling[i, i]) == pytest.approx(se / margin)
     _, between = paired_difference(shares[1], shares[2], patients)
     together = evidence.sampling[0, 0] + evidence.sampling[1, 1] - 2 * evidence.sampling[0, 1]
-    assert np.sqrt(together) == pytest.approx(between / margin, rel=0.05)  # drawn together
+    assert np.sqrt(together) == pytest.approx(between / margin, rel=0.1)  # drawn together
 
 
 def test_repeats_tell_how_much_they_spread() -> None:
@@ -122,6 +133,41 @@ def test_repeats_tell_how_much_they_spread() -> None:
     assert evidence is not None
     assert evidence.spread == pytest.approx(np.std([0.86, 0.90], ddof=1) / (0.88 - CHANCE))
     assert evidence.repeats.tolist() == [2, 2, 2]
+
+
+def test_disagreement_is_read_as_an_amount_that_scatters_by_factors() -> None:
+    """Of 0.02 for dense, and 0.04 the median of what pruning adds: the unit is 0.06."""
+    ledger = Ledger(Yardstick())
+    for genome, amounts in zip(some_genomes(1)[:4], ([0.02], [0.04], [0.05, 0.07], [0.12]), strict=True):
+        for amount in amounts:
+            ledger.add(genome, -amount, None)
+    evidence = ledger.evidence(SPACE.dense)
+    assert evidence is not None
+    assert evidence.scale == AMOUNT
+    assert evidence.readings == pytest.approx(np.log([1 + 0.02 / 0.06, 1 + 0.04 / 0.06, 1 + 0.1 / 0.06]))
+    assert evidence.spread == pytest.approx(np.std([0.05, 0.07], ddof=1) / 0.1)
+    assert evidence.floor is None
+
+
+@pytest.mark.parametrize("dense", [0.0, 0.01])
+def test_the_model_learns_amounts_and_knows_how_well(dense: float) -> None:
+    """Additive in the logarithm, with a noise of factors, whether dense agrees with itself or not."""
+    genomes, rng = some_genomes(60), np.random.default_rng(0)
+    amounts = dense + 0.05 * np.expm1(2 * damage(np.array(genomes)))
+    amounts[1:] *= np.exp(0.02 * rng.standard_normal(len(genomes) - 1))
+    ledger = Ledger(Yardstick())
+    for genome, amount in zip(genomes, amounts, strict=True):
+        ledger.add(genome, -amount, None)
+    evidence = ledger.evidence(SPACE.dense)
+    assert evidence is not None
+    unit = np.median(amounts[1:] - dense) + dense
+    terms, fresh = Terms(SPACE), np.array(some_genomes(300, seed=9)[6:])
+    truth = np.log(1 + 0.05 * np.expm1(2 * damage(fresh)) / unit)
+    at_stake = truth < np.log(2)
+    mean, sd = DamageModel(terms, evidence, Setting()).predict(terms.features(fresh))
+    error = (mean - truth)[at_stake]
+    assert np.sqrt(np.square(error).mean()) < 0.4 * truth[at_stake].std()
+    assert 0.80 < (np.abs(error) < 1.645 * sd[at_stake]).mean() < 0.995
 
 
 # The model
@@ -167,7 +213,7 @@ def test_a_metric_at_chance_says_that_damage_is_large_and_not_how_large() -> Non
     assert evidence is not None
     terms = Terms(SPACE)
     mean, sd = DamageModel(terms, evidence, Setting()).predict(terms.features(np.array(genomes[1:])))
-    assert mean[3] > 1.5
+    assert mean[3] > 1.3
     assert sd[3] > 3 * sd[0]
 
 

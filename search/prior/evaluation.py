@@ -55,9 +55,9 @@ def forecast(campaign: PastCampaign, belief: Belief) -> Forecast | None:
     mean, sd = model.predict(terms.features(evidence.genomes[rest]))
     noise = np.diag(evidence.noise(model.setting.spread * evidence.spread))[rest]
     sd = np.minimum(sd, _WIDEST)
-    expected = np.exp(-mean + sd**2 / 2)
-    variance = np.exp(-2 * mean + sd**2) * np.expm1(sd**2) + noise + 1e-6
-    squares = np.square(evidence.retention[rest] - expected) / variance
+    expected, own = evidence.scale.moments(mean, sd)
+    variance = own + noise + 1e-6
+    squares = np.square(evidence.readings[rest] - expected) / variance
     density = -0.5 * (squares + np.log(2 * np.pi * variance))
     return Forecast(float(density.mean()), float((squares <= _Z**2).mean()), len(rest))
 

@@ -12,6 +12,7 @@ from search.controllers.structured.evidence import Ledger
 from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.mixture import Mixture, make_experts
 from search.controllers.structured.model import Setting
+from search.controllers.structured.scale import RETENTION
 from spaces.errors import ConfigError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Record
@@ -71,14 +72,15 @@ class StructuredController(SequentialController):
         self._ledger = Ledger(yardstick)
         self._settings = [Setting() for _ in self._experts]
         self._model: Mixture | None = None
-        self._floor = 0.0
+        self._scale = RETENTION
+        self._floor: float | None = None
         self._known = np.zeros((0, len(space.groups)))
         self._pending: dict[Genome, None] = {}
 
     def believed(self, genomes: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray] | None:
         """Posterior mean and standard deviation of the damage: (n,), (n,); None before there is a model.
 
-        The metric that the model believes is chance + (dense - chance) exp(-damage).
+        What that says about the measured figure: see `Scale`.
         """
         self._read_inbox()
         model = self._current()
@@ -116,6 +118,7 @@ class StructuredController(SequentialController):
             if evidence is not None and len(evidence.genomes) >= _LEAST:
                 self._model = Mixture(self._experts, evidence, self._settings)
                 self._settings, self._floor = self._model.settings, evidence.floor
+                self._scale = evidence.scale
                 self._known = evidence.genomes
         return self._model
 
@@ -128,7 +131,8 @@ class StructuredController(SequentialController):
             model = model.expecting(np.array(waiting))
             known = np.concatenate([known, np.array(waiting)])
         mixture = model
-        front, octaves, retention = self._believed_front(mixture.predict, known)
+        front, octaves, worth = self._believed_front(mixture.predict, known)
+        floor = float(worth.min()) if self._floor is None else self._floor
 
         def best(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             """Those that were never asked, the most promising first, and their expected improvement."""
@@ -137,7 +141,7 @@ class StructuredController(SequentialController):
             at = self._octaves(new)
             gain = np.sum(
                 [
-                    weight * expected_improvement(at, mean, sd, octaves, retention, self._floor)
+                    weight * expected_improvement(at, mean, sd, octaves, worth, floor, self._scale)
                     for weight, mean, sd in mixture.each(new)
                 ],
                 axis=0,
@@ -160,12 +164,12 @@ class StructuredController(SequentialController):
     def _believed_front(
         self, predict: Predict, known: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Genomes, octaves, retention of networks, dense too, that nothing cheaper is believed to beat."""
+        """Genomes, octaves, worth of networks, dense too, that nothing cheaper is believed to beat."""
         genomes = np.concatenate([np.array([self.space.dense]), known])
         octaves = self._octaves(genomes)
-        retention = np.exp(-predict(genomes)[0])
-        front = non_dominated(np.column_stack([octaves, -retention]))
-        return genomes[front], octaves[front], retention[front]
+        worth = self._scale.worth(predict(genomes)[0])
+        front = non_dominated(np.column_stack([octaves, -worth]))
+        return genomes[front], octaves[front], worth[front]
 
     def _octaves(self, genomes: np.ndarray) -> np.ndarray:
         """log2(cost / dense cost) by the cost of this ask: (n, n_groups) -> (n,)."""

@@ -1,14 +1,16 @@
-"""What was measured, as the damage model takes it: retention of every network, and its noise."""
+"""What was measured, as the damage model takes it: a reading of every network's damage, and its noise."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from search.controllers.base import Yardstick
+from search.controllers.structured.scale import AMOUNT, RETENTION, Scale
 from spaces.fronts import MARGIN
 from spaces.messages import Genome
 
-_KNOWN_SPREAD = 0.02  # of retention between repeats of one network, before any was repeated
+_KNOWN_SPREAD = 0.02  # of readings between repeats of one network, before any was repeated
+_LEAST_AMOUNT = 1e-3  # in units: an amount below dense's by nearly a unit is read as this
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,35 +19,40 @@ class Evidence:
 
     Attributes:
         genomes: Which, (n, n_groups).
-        retention: (metric - chance) / (dense - chance), means over replicates: (n,).
-        sampling: Covariance of the retentions from who happens to be among the cases: (n, n).
+        readings: See `Scale`; means over replicates: (n,).
+        sampling: Covariance of the readings from who happens to be among the cases, as far as it is not
+            shared by all networks: (n, n).
         repeats: Replicates behind each mean: (n,).
-        dense_repeats: Behind dense's.
-        spread: Standard deviation of retention between repeats of one network, a first guess.
-        floor: Retention below which a front counts nothing.
+        spread: Standard deviation of a reading between repeats of one network, a first guess.
+        floor: Worth below which a front counts nothing; None: below that of its worst network.
+        scale: What the readings say about damage.
     """
 
     genomes: np.ndarray
-    retention: np.ndarray
+    readings: np.ndarray
     sampling: np.ndarray
     repeats: np.ndarray
-    dense_repeats: int
     spread: float
-    floor: float
+    floor: float | None
+    scale: Scale = RETENTION
 
     def rows(self, index: np.ndarray) -> "Evidence":
         """Of those networks only: (k,) indices."""
         return replace(
             self,
             genomes=self.genomes[index],
-            retention=self.retention[index],
+            readings=self.readings[index],
             sampling=self.sampling[np.ix_(index, index)],
             repeats=self.repeats[index],
         )
 
     def noise(self, spread: float) -> np.ndarray:
-        """Covariance of the errors when repeats spread so much: (n, n)."""
-        noise = self.sampling + spread**2 / self.dense_repeats
+        """Covariance of the errors when repeats spread so much: (n, n).
+
+        What all networks err on alike, dense's luck before all, is left to `Terms`: it has a step between
+        dense and everything else.
+        """
+        noise = self.sampling.copy()
         noise[np.diag_indices(len(noise))] += spread**2 / self.repeats
         return noise
 
@@ -53,9 +60,13 @@ class Evidence:
 class Ledger:
     """Collects what is told and makes evidence of it.
 
-    What two networks err on alike cancels in their difference to dense, so the noise is the covariance, over
-    patients, of these differences. It is kept as inner products of the networks' centred shares, so that a
-    new network costs one row.
+    What two networks err on alike cancels in their difference, so the noise is the covariance, over patients,
+    of what each has beyond the mean of all networks. It is kept as inner products of the networks' centred
+    shares, so that a new network costs one row.
+
+    Where chance is known, retention is read, else amounts; their unit is dense's own amount plus the median
+    of what pruning adds: log(1 + x) is then straight where networks are good and logarithmic where they are
+    not. Dense's amount is 0 only where networks are sliced from its own weights.
     """
 
     def __init__(self, yardstick: Yardstick) -> None:
@@ -85,43 +96,57 @@ class Ledger:
         if dense not in self._place or len(self._place) < 3:
             return None
         d = self._place[dense]
+        others = np.array([i for i in range(len(self._values)) if i != d])
         means = np.array([np.mean(values) for values in self._values])
-        chance = self._chance(means, means[d])
-        margin = means[d] - chance
-        if margin <= 0:
+        known = self._yardstick.chance is not None
+        unit = means[d] - self._yardstick.chance if known else self._unit(means, d)
+        if unit <= 0:
             return None
-        others = np.array([i for i in range(len(means)) if i != d])
-        genomes = np.array(list(self._place))[others]
-        gram = self._gram[np.ix_(others, others)] - self._gram[others, d][:, None] - self._gram[others, d]
-        has_cases = np.array([row is not None for row in self._rows])
-        n_patients = len(row) if (row := self._rows[d]) is not None else 1
-        sampling = _steadied(gram + self._gram[d, d], n_patients) / margin**2
-        unknown = ~has_cases[others] | (not has_cases[d])
-        sampling[unknown] = sampling[:, unknown] = 0.0
-        known = np.diag(sampling)[~unknown]
-        sampling[unknown, unknown] = np.median(known) if len(known) else 0.0
-        floor = 0.0 if self._yardstick.chance is None else max(0.0, 1 - MARGIN / margin)
+        lost = means[d] - means[others]
+        readings = 1 - lost / unit if known else np.log(np.maximum(1 + lost / unit, _LEAST_AMOUNT))
+        slopes = np.full(len(others), 1 / unit) if known else np.exp(-readings) / unit
+        floor = max(0.0, 1 - MARGIN / unit) if known else None
         return Evidence(
-            genomes,
-            1 + (means[others] - means[d]) / margin,
-            sampling,
+            np.array(list(self._place))[others],
+            readings,
+            self._sampling(others) * np.outer(slopes, slopes),
             np.array([len(self._values[i]) for i in others], dtype=float),
-            len(self._values[d]),
-            self._spread() / margin if self._spread() else _KNOWN_SPREAD,
+            self._spread(means, means[d], unit) or _KNOWN_SPREAD,
             floor,
+            RETENTION if known else AMOUNT,
         )
 
-    def _chance(self, means: np.ndarray, dense: float) -> float:
-        """The metric of a network that knows nothing; where nobody said, well below the worst seen."""
-        if self._yardstick.chance is not None:
-            return self._yardstick.chance
-        return float(dense - 1.5 * (dense - means.min()))
+    def _sampling(self, others: np.ndarray) -> np.ndarray:
+        """Covariance of the means of these networks over patients, beyond what all share: (n, n)."""
+        has_cases = np.array([self._rows[i] is not None for i in others])
+        covariance = np.zeros((len(others), len(others)))
+        if not has_cases.any():
+            return covariance
+        among = others[has_cases]
+        gram = self._gram[np.ix_(among, among)]
+        gram = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+        n_patients = max(len(row) for i in among if (row := self._rows[i]) is not None)
+        covariance[np.ix_(has_cases, has_cases)] = _steadied(gram, n_patients)
+        covariance[~has_cases, ~has_cases] = np.median(np.diag(gram))
+        return covariance
 
-    def _spread(self) -> float:
-        """Standard deviation of the metric between repeats; 0 if none was repeated."""
-        repeated = [np.array(values) for values in self._values if len(values) > 1]
-        freedom = sum(len(values) - 1 for values in repeated)
-        return float(np.sqrt(sum(np.square(v - v.mean()).sum() for v in repeated) / max(freedom, 1)))
+    def _unit(self, means: np.ndarray, dense: int) -> float:
+        """Of amounts: what dense has, if that is not negative, and the median of what pruning adds."""
+        return max(-float(means[dense]), 0.0) + float(
+            np.median(np.abs(np.delete(means, dense) - means[dense]))
+        )
+
+    def _spread(self, means: np.ndarray, dense: float, unit: float) -> float:
+        """Standard deviation of readings between repeats; 0 if none was repeated.
+
+        Of amounts, where it is relative to what amounts are there.
+        """
+        squares, freedom = 0.0, 0
+        for values, mean in zip(self._values, means, strict=True):
+            size = unit if self._yardstick.chance is not None else unit + max(dense - mean, 0.0)
+            squares += float(np.square(np.array(values) - mean).sum()) / size**2
+            freedom += len(values) - 1
+        return float(np.sqrt(squares / max(freedom, 1)))
 
     def _write(self, i: int) -> None:
         sizes = [len(cases) for cases in self._cases[i]]

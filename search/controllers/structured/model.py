@@ -1,4 +1,4 @@
-"""The damage model: a Gaussian process over genomes, seen through exp(-damage) and honest noise."""
+"""The damage model: a Gaussian process over genomes, seen through a scale and honest noise."""
 
 from dataclasses import dataclass, replace
 
@@ -8,14 +8,10 @@ from scipy.linalg import cho_solve, solve_triangular
 from search.controllers.structured.evidence import Evidence
 from search.controllers.structured.terms import Features, Scales, Terms, weights
 
-CLIP = -np.log(0.02)
-"""Damage beyond which metrics no longer tell networks apart."""
-
-_GAIN = -0.7  # least damage at which the likelihood is linearised: the metric's margin doubled
 _STEPS = 6
 _STRIDE = 1.0  # most that damage moves in a step
 _MOST = 160  # networks that scales are chosen on
-_SWEEPS = 2
+_SWEEPS = 4
 _FACTORS = (1 / 3, 3.0)
 _LOOSENESS = 1.2  # prior standard deviation of the scales' natural logarithms
 _CENTRE = Scales()
@@ -27,7 +23,7 @@ class Setting:
 
     Attributes:
         scales: Of the prior.
-        spread: Of retention between repeats, relative to the first guess.
+        spread: Of readings between repeats, relative to the first guess.
     """
 
     scales: Scales = _CENTRE
@@ -52,7 +48,7 @@ class Setting:
 class DamageModel:
     """Posterior of the damage of any genome.
 
-    The metric is chance + (dense - chance) exp(-Z): the likelihood is Gaussian in the metric and is
+    The likelihood is Gaussian in the readings (see `Scale`). Amounts read damage itself; retention is
     linearised at the posterior mean, again and again (Laplace's approximation by Gauss-Newton steps). A
     metric at or below chance then says that the damage is large, and not how large: its slope in Z vanishes,
     which is what censoring at the clip means.
@@ -69,7 +65,8 @@ class DamageModel:
         self._features = terms.features(evidence.genomes)
         self._evidence = evidence
         self.setting = setting
-        self.mean = np.clip(-np.log(np.maximum(evidence.retention, 0.02)), _GAIN, CLIP)
+        self._scale = evidence.scale
+        self.mean = self._scale.damage(evidence.readings)
         parts = terms.parts(self._features, self._features)
         if tune:
             self.setting = self._tuned(parts)
@@ -81,18 +78,18 @@ class DamageModel:
         noise = self._noise()
         for _ in range(_STEPS):
             at = self.mean
-            targets, errors = _linearised(self._evidence.retention, noise, at)
+            targets, errors = self._scale.linearised(self._evidence.readings, noise, at)
             root = np.linalg.cholesky(prior + errors)
             pull = cho_solve((root, True), targets - base)
-            wanted = np.clip(base + prior @ pull, _GAIN, CLIP)
+            wanted = self._scale.held(base + prior @ pull)
             self.mean = at + np.clip(wanted - at, -_STRIDE, _STRIDE)
             if np.abs(self.mean - at).max() < 0.01:
                 break
         self._root, self._pull = root, pull
         self._errors = errors
-        # Laplace's, as a density of retentions: damage read at slope exp(-at) stretches by exp(at).
+        # Laplace's, as a density of readings: damage read at a slope stretches by its inverse.
         fit = -0.5 * float((targets - base) @ pull) - float(np.log(np.diag(root)).sum())
-        self.log_evidence = self.setting.likelier_by() + fit + float(at.sum())
+        self.log_evidence = self.setting.likelier_by() + fit - float(np.log(self._scale.slopes(at)).sum())
 
     def regression(self, designs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the measurements say about further linear terms of the damage: (n, k) -> (k, k), (k,).
@@ -122,7 +119,7 @@ class DamageModel:
         scales = self.setting.scales
         cross = self._terms.covariance(pending, self._features, scales)
         own = self._terms.covariance(pending, pending, scales)
-        slopes = np.exp(-np.clip(mean, _GAIN, CLIP))
+        slopes = self._scale.slopes(self._scale.held(mean))
         typical = float(np.median(np.diag(self._noise())))
         own[np.diag_indices(len(own))] += typical / slopes**2
         # Cholesky by blocks: what was told stays as it is.
@@ -149,7 +146,7 @@ class DamageModel:
         def likelihood(setting: Setting) -> float:
             noise = evidence.noise(setting.spread * evidence.spread)[few]
             noise[np.diag_indices(len(noise))] += 1e-6
-            targets, errors = _linearised(evidence.retention[some], noise, at)
+            targets, errors = self._scale.linearised(evidence.readings[some], noise, at)
             covariance = np.tensordot(weights(setting.scales), parts, axes=1) + errors
             root = np.linalg.cholesky(covariance)
             gap = targets - self._terms.mean(features, setting.scales)
@@ -164,9 +161,3 @@ class DamageModel:
                 break
             chosen, best = winner, tried[winner]
         return chosen
-
-
-def _linearised(retention: np.ndarray, noise: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Damage that a straight exp(-Z) through `at` reads from the retention, and its noise: (n,), (n, n)."""
-    slopes = np.exp(-at)
-    return at + 1 - retention / slopes, noise / np.outer(slopes, slopes)

@@ -16,8 +16,8 @@ _STEEPNESS = np.array([0.15, 0.2, 0.3, 0.6])
 _WHOLE = 0.7
 """Share of a group's own variance that is its sensitivity as a whole; the rest bends its curve."""
 
-_LENGTH = 0.3
-"""Of the smooth rest, in root mean square pruning ratio."""
+_LENGTH = 1.0
+"""Of the smooth rest, in root mean square octaves."""
 
 _UNIT = 0.25
 """Variance of couplings and rest at scale one and amplitude one: half of what ruins a network."""
@@ -32,12 +32,15 @@ class Scales:
         groups: Variance of a group's own slopes, relative to those that all have in common.
         couplings: Variance of products between neighbouring groups.
         rest: Variance of what is not additive at all.
+        step: Variance of what all pruned networks have in common however little is pruned: dense's luck, and
+            what its weights owe to having been trained for nothing else.
     """
 
     amplitude: float = 1.0
     groups: float = 3.0
     couplings: float = 0.03
-    rest: float = 0.1
+    rest: float = 0.3
+    step: float = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +51,22 @@ class Features:
         common: (n, n_pieces) prior damage on each piece, the mean over groups.
         own: (n, n_groups * (1 + n_pieces)) the same of every group: as a whole, and by piece.
         products: (n, n_pairs) of neighbouring pruning ratios.
-        ratios: (n, n_groups) pruning ratios over sqrt(n_groups).
+        octaves: (n, n_groups) octaves pruned over sqrt(n_groups).
+        pruned: (n, 1) 1 where anything is.
     """
 
     common: np.ndarray
     own: np.ndarray
     products: np.ndarray
-    ratios: np.ndarray
+    octaves: np.ndarray
+    pruned: np.ndarray
 
     def __len__(self) -> int:
         return len(self.common)
 
     def rows(self, index: np.ndarray) -> "Features":
         """Those rows."""
-        return Features(self.common[index], self.own[index], self.products[index], self.ratios[index])
+        return Features(*(mine[index] for mine in vars(self).values()))
 
     def joined(self, other: "Features") -> "Features":
         """These rows, then the other's."""
@@ -96,7 +101,8 @@ class Terms:
         products = ratios[:, self._pairs[:, 0]] * ratios[:, self._pairs[:, 1]]
         scale = np.sqrt(max(len(self._pairs), 1))
         common = (ramps * self.belief.slopes).sum(axis=1)
-        return Features(common, own, products / scale, ratios / np.sqrt(n_groups))
+        pruned = (octaves > 0).any(axis=1, keepdims=True).astype(float)
+        return Features(common, own, products / scale, octaves / np.sqrt(n_groups), pruned)
 
     def ramps(self, genomes: np.ndarray) -> np.ndarray:
         """Damage that flat belief expects, by group and piece: (n, n_groups) -> (n, n_groups, n_pieces)."""
@@ -114,11 +120,11 @@ class Terms:
 
     @staticmethod
     def parts(a: Features, b: Features) -> np.ndarray:
-        """Covariances of common, groups, couplings and rest at scale one: (4, n, m)."""
-        common, own, products = (
-            getattr(a, kind) @ getattr(b, kind).T for kind in ("common", "own", "products")
+        """Covariances of common, groups, couplings, rest and step at scale one: (5, n, m)."""
+        common, own, products, step = (
+            getattr(a, kind) @ getattr(b, kind).T for kind in ("common", "own", "products", "pruned")
         )
-        return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.ratios, b.ratios)])
+        return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.octaves, b.octaves), step])
 
     def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
         """Prior covariance of the damage: (n, m)."""
@@ -128,13 +134,14 @@ class Terms:
     def variance(a: Features, scales: Scales) -> np.ndarray:
         """Prior variance of the damage: (n,), the diagonal of `covariance`."""
         squares = [np.square(part).sum(axis=1) for part in (a.common, a.own, _UNIT**0.5 * a.products)]
-        rest = _UNIT * (1 - np.square(_matern(np.linalg.norm(a.ratios, axis=1))))
-        return weights(scales) @ np.stack([*squares, rest])
+        rest = _UNIT * (1 - np.square(_matern(np.linalg.norm(a.octaves, axis=1))))
+        return weights(scales) @ np.stack([*squares, rest, a.pruned[:, 0]])
 
 
 def weights(scales: Scales) -> np.ndarray:
-    """What each of `Terms.parts` counts: (4,)."""
-    return scales.amplitude**2 * np.array([1.0, scales.groups, scales.couplings, scales.rest])
+    """What each of `Terms.parts` counts: (5,)."""
+    parts = [1.0, scales.groups, scales.couplings, scales.rest, scales.step]
+    return scales.amplitude**2 * np.array(parts)
 
 
 def _rest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
