@@ -167,7 +167,8 @@ def test_the_model_learns_amounts_and_knows_how_well(dense: float) -> None:
     mean, sd = DamageModel(terms, evidence, Setting()).predict(terms.features(fresh))
     error = (mean - truth)[at_stake]
     assert np.sqrt(np.square(error).mean()) < 0.4 * truth[at_stake].std()
-    assert 0.80 < (np.abs(error) < 1.645 * sd[at_stake]).mean() < 0.995
+    assert (np.abs(error) < 1.645 * sd[at_stake]).mean() > 0.85
+    assert sd[at_stake].mean() < 2.5 * np.sqrt(np.square(error).mean())  # nor does it boast of doubt
 
 
 # The model
@@ -214,7 +215,7 @@ def test_a_metric_at_chance_says_that_damage_is_large_and_not_how_large() -> Non
     terms = Terms(SPACE)
     mean, sd = DamageModel(terms, evidence, Setting()).predict(terms.features(np.array(genomes[1:])))
     assert mean[3] > 1.3
-    assert sd[3] > 3 * sd[0]
+    assert sd[3] > 2 * sd[0]
 
 
 def test_pending_trials_take_doubt_and_leave_the_means() -> None:
