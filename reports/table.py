@@ -118,15 +118,19 @@ def _estimates(
     return Estimates(mean, np.nan_to_num(se))
 
 
-def flat_until(frame: pd.DataFrame) -> float:
-    """FLOPs over dense down to which uniform pruning is not shown to lose anything; 1 where it always does.
+def flat_until(frame: pd.DataFrame, margin: float | None = None) -> float:
+    """FLOPs over dense down to which uniform pruning loses nothing; 1 where it always does.
 
     The cheapest network of the ladder such that neither it nor any costlier one of the ladder has a 95 %
-    interval below dense. From a `trials_frame`.
+    interval below dense: none is shown to lose anything, which few cases never show. From a `trials_frame`.
+
+    Args:
+        frame: A `trials_frame`.
+        margin: Ask for proof: every interval must lie above -margin.
     """
     reached = 1.0
     for row in frame[frame["kind"].eq("ladder")].sort_values("flops", ascending=False).to_dict("records"):
-        if not row["high"] >= 0:
+        if not (row["high"] >= 0 if margin is None else row["low"] > -margin):
             break
         reached = float(row["flops_ratio"])
     return reached
@@ -153,9 +157,9 @@ def history_frame(
 ) -> pd.DataFrame:
     """The observed front's hypervolume after each trial, by number: number, hypervolume (metric x octaves).
 
-    Failed trials leave it as it was; a repeated network counts with the mean so far, a cross-fitted one when
-    its last fold was measured. The window's metric
-    axis is placed by the mean over all replicates of dense, as in `ladder_hypervolume`.
+    Failed trials leave it as it was; a repeated network counts with what is known of it so far, a
+    cross-fitted one from its last fold on. The window's metric axis is placed by what all looks at dense
+    say, as in `ladder_hypervolume`: the last value is the hypervolume of the frame.
     """
     of_rung = sorted((r for r in records if r.trial.rung == rung), key=lambda record: record.trial.number)
     looks = Looks(len({r.trial.fold for r in of_rung if r.trial.genome == dense}) or 1)
@@ -164,9 +168,8 @@ def history_frame(
     metrics = np.array([looks.add(r, metric) for r in of_rung])
     at_dense = network == index.get(dense, -1)
     flops = np.array([r.value("flops") for r in of_rung])
-    volumes = hypervolume_history(
-        flops / flops[at_dense].mean(), metrics, float(np.nanmean(metrics[at_dense])), chance, network
-    )
+    dense_metric = float(metrics[at_dense & ~np.isnan(metrics)][-1])
+    volumes = hypervolume_history(flops / flops[at_dense].mean(), metrics, dense_metric, chance, network)
     return pd.DataFrame({"number": [r.trial.number for r in of_rung], "hypervolume": volumes})
 
 
@@ -260,9 +263,12 @@ def _noise(by_genome: dict[Genome, list[Record]], metric: str) -> float:
 
 
 def _mean_over_cases(runs: Sequence[Record], name: str) -> float:
-    """A figure averaged over replicates, and over folds by their cases."""
-    weights = [len(record.outcome.per_case["metric"]) for record in runs]
-    return float(np.average([record.value(name) for record in runs], weights=weights))
+    """A figure averaged over the replicates of each fold, and over folds by their cases."""
+    by_fold: dict[int, list[Record]] = {}
+    for record in runs:
+        by_fold.setdefault(record.trial.fold, []).append(record)
+    means = [np.mean([record.value(name) for record in part]) for part in by_fold.values()]
+    return float(np.average(means, weights=[len(p[0].outcome.per_case["metric"]) for p in by_fold.values()]))
 
 
 def _row(runs: list[Record], metric: str, dense: Genome, ladder: Collection[Genome]) -> dict[str, object]:

@@ -193,18 +193,21 @@ def recommended(found: Sequence[RungCalibration]) -> tuple[str, str]:
     """The cheapest rung as good as the best, and its better value.
 
     The score of a rung is the mean of both taus; one whose agreement is not shown to be above 0 is no
-    candidate. The metric is ranked by unless another value agrees better by more than `AS_GOOD` / 2.
+    candidate. Where it was measured, agreement with dense is ranked by unless another value's tau is larger
+    by more than `AS_GOOD` / 2; else the metric likewise. For metric and loss are taken on the very cases that
+    judge: their taus contain the noise of those labels, which no unseen patient shares.
     """
     scores = {(c.rung, c.value): float(np.nanmean([c.overall.tau, c.within.tau])) for c in found}
     good = [c for c in found if c.overall.low > 0]
+    usual = "agreement" if any(c.value == "agreement" for c in found) else "metric"
     if not good:
-        return FULL, "metric"
+        return FULL, usual
     best = max(scores[c.rung, c.value] for c in good)
     fit = [c for c in good if scores[c.rung, c.value] >= best - AS_GOOD]
     cheapest = min(fit, key=lambda c: c.seconds).rung
     values = {c.value: scores[c.rung, c.value] for c in found if c.rung == cheapest}
     other = max(values, key=lambda value: values[value])
-    return cheapest, other if values[other] > values["metric"] + AS_GOOD / 2 else "metric"
+    return cheapest, other if values[other] > values[usual] + AS_GOOD / 2 else usual
 
 
 class _Table:

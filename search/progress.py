@@ -61,8 +61,7 @@ class Progress:
     _front: RunningFront = field(default_factory=RunningFront, init=False)
     _dense: Genome = field(init=False)
     _dense_flops: float = field(init=False)
-    _dense_sum: float = field(default=0.0, init=False)
-    _dense_n: int = field(default=0, init=False)
+    _dense_metric: float = field(default=np.nan, init=False)
     _volume: float | None = field(default=0.0, init=False)  # None: to be computed anew
     _done: int = field(default=0, init=False)
     _failed: int = field(default=0, init=False)
@@ -86,8 +85,7 @@ class Progress:
         if metric != metric:
             return
         if record.trial.genome == self._dense:
-            self._dense_sum += metric
-            self._dense_n += 1
+            self._dense_metric = metric
             self._volume = None
         if self._front.add(record.value("flops") / self._dense_flops, metric):
             self._volume = None
@@ -109,7 +107,7 @@ class Progress:
     def _hypervolume(self) -> float:
         if self._volume is None:
             points = np.array(self._front.points).reshape(-1, 2)
-            dense = self._dense_sum / self._dense_n if self._dense_n else np.nan
+            dense = self._dense_metric
             known = dense == dense
             self._volume = front_hypervolume(points[:, 0], points[:, 1], dense, self.chance) if known else 0.0
         return self._volume

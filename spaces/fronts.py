@@ -72,26 +72,24 @@ def hypervolume_history(
 
     Args:
         flops_ratio: FLOPs over dense of each trial's network.
-        metric: What each trial measured; NaN where it failed.
+        metric: What is known of each trial's network by then; NaN where nothing is.
         dense_metric: The dense network's metric.
         chance: The metric of a network that knows nothing.
-        network: (n,) index from 0 of the network each trial measured. A network measured several times
-            counts with the mean of its values so far, so the history can also fall. Default: all differ.
+        network: (n,) index from 0 of the network each trial measured. Of one measured several times the
+            latest value counts, so the history can also fall. Default: all differ.
     """
     plane = _plane(flops_ratio, metric)
     corner = _corner(dense_metric, chance)
     index = np.arange(len(plane)) if network is None else np.asarray(network)
-    means = np.full((int(index.max(initial=-1)) + 1, 2), np.nan)
-    counts = np.zeros(len(means))
+    known = np.full((int(index.max(initial=-1)) + 1, 2), np.nan)
     history = np.zeros(len(plane))
     volume, front = 0.0, np.empty((0, 2))
     for i, (row, j) in enumerate(zip(plane, index, strict=True)):
         if not np.isnan(row).any():
-            counts[j] += 1
-            repeated = counts[j] > 1
-            means[j] = means[j] + (row - means[j]) / counts[j] if repeated else row
-            if repeated or not (front <= means[j]).all(axis=1).any():
-                front = means if repeated else np.vstack([front, means[j]])
+            repeated = not np.isnan(known[j]).any()
+            known[j] = row
+            if repeated or not (front <= row).all(axis=1).any():
+                front = known if repeated else np.vstack([front, row])
                 front = front[non_dominated(front)]
                 volume = _volume(front[(front < corner).all(axis=1)], corner)
         history[i] = volume

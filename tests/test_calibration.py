@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 
 from evaluators.rungs.prices import prices
-from search.calibration import FULL, RUNGS, calibration_trials, compare_rungs
+from search.calibration import (
+    FULL,
+    RUNGS,
+    RungCalibration,
+    calibration_trials,
+    compare_rungs,
+    recommended,
+)
 from search.cli import app
 from search.config import parse_config
 from search.launch import calibrate, launch
 from search.monitor import Monitor
 from search.store.archive import Store
 from search.summary import campaign_summary
+from spaces.agreement import Agreement
 from spaces.errors import ConfigError, RunError
 from spaces.messages import Outcome, Record, Trial
 from spaces.objectives import Objective
@@ -72,6 +80,24 @@ def test_the_loss_is_recommended_where_it_ranks_better() -> None:
         if record.trial.rung == "shared":
             record.outcome.values["auc"] += 0.05 * rng.standard_normal()  # type: ignore[index]
     assert compare_rungs(noisy, SPACE, AUC, 0.5).value == "loss"
+
+
+@pytest.mark.parametrize(
+    ("taus", "value"),
+    [
+        ({"metric": 0.60, "loss": 0.62, "agreement": 0.58}, "agreement"),
+        ({"metric": 0.60, "loss": 0.70, "agreement": 0.58}, "loss"),
+        ({"metric": 0.70, "loss": 0.60, "agreement": 0.50}, "metric"),
+        ({"metric": 0.60, "loss": 0.62}, "metric"),
+    ],
+)
+def test_labels_that_judge_as_well_have_to_do_clearly_better(taus: dict[str, float], value: str) -> None:
+    found = [
+        RungCalibration("shared", name, sure, sure, seconds=0.1, regret=0.0)
+        for name, tau in taus.items()
+        for sure in [Agreement(tau, tau - 0.2, tau + 0.2, 100)]
+    ]
+    assert recommended(found) == ("shared", value)
 
 
 def test_chance_is_said_only_when_the_upper_bound_says_so() -> None:

@@ -38,7 +38,11 @@ def test_a_look_is_complete_with_its_last_fold_and_weighs_cases() -> None:
     assert looks.add(record(2, 1, 0.5, fold=1, cases=10), "auc") == pytest.approx(0.8)
     failed = Record(Trial(3, (1, 1)), Outcome(3, "failed", error="no"), {})
     assert np.isnan(looks.add(failed, "auc"))
-    assert Looks().add(record(0, 1, 0.9), "auc") == 0.9
+    again = record(4, 1, 0.7, fold=0, cases=30)
+    assert looks.add(again, "auc") == pytest.approx(0.75 * 0.8 + 0.25 * 0.5), "replicates within their fold"
+    single = Looks()
+    assert single.add(record(0, 1, 0.9), "auc") == 0.9
+    assert single.add(record(1, 1, 0.7), "auc") == pytest.approx(0.8)
 
 
 FOLDED = [

@@ -161,6 +161,29 @@ def test_the_history_ends_at_the_hypervolume_of_the_frame() -> None:
     assert ladder_hypervolume(frame, 0.5) == pytest.approx(after_ladder)
 
 
+def test_with_folds_the_search_is_never_below_its_own_ladder() -> None:
+    """A further look in one fold only, an easy one: of a ladder network, then of dense."""
+
+    def look(number: int, genome: Genome, score: float, fold: int, replicate: int = 0) -> Record:
+        plain = measured(number, genome, [score] * 4)
+        return replace(plain, trial=replace(plain.trial, fold=fold, replicate=replicate))
+
+    first = [
+        look(0, (8, 8), 0.9, 0),
+        look(1, (8, 8), 0.7, 1),
+        look(2, (4, 4), 0.9, 0),
+        look(3, (4, 4), 0.6, 1),
+    ]
+    for more in (look(4, (4, 4), 0.98, 0, 1), look(4, (8, 8), 0.98, 0, 1)):
+        records = [*first, more]
+        frame = frame_of(records)
+        ladder = frame[frame["kind"].ne("dense")].iloc[0]
+        in_easy_fold = 0.94 if more.trial.genome == (4, 4) else 0.9
+        assert ladder["metric"] == pytest.approx((in_easy_fold + 0.6) / 2), "every fold counts by its cases"
+        history = history_frame(records, metric="auc", dense=(8, 8), chance=0.5)
+        assert history["hypervolume"].iloc[-1] == pytest.approx(ladder_hypervolume(frame, 0.5))
+
+
 def test_the_front_table_is_the_plausible_front_cheapest_first(few: list[Record]) -> None:
     table = front_table(frame_of(few))
     assert table["flops_percent"].tolist() == sorted(table["flops_percent"])
@@ -477,6 +500,8 @@ def test_a_task_is_flat_until_a_uniform_network_is_shown_to_lose() -> None:
     )
     assert flat_until(frame) == 0.1
     assert flat_until(frame[frame["kind"].eq("dense")]) == 1.0
+    proof = frame.assign(low=-0.5, high=0.5)
+    assert flat_until(proof, 0.02) == 1.0, "wide intervals show nothing, neither loss nor the lack of it"
 
 
 def test_plotlys_script_is_of_the_version_that_the_figures_are_written_for() -> None:

@@ -12,7 +12,10 @@ ROWS = 15
 """Networks that are printed unless all are asked for."""
 
 FLAT = 0.12
-"""Share of the FLOPs: a task whose ladder loses nothing down to here is flat."""
+"""Share of the FLOPs: a task whose ladder is shown to lose next to nothing down to here is flat."""
+
+MARGIN = 0.02
+"""Next to nothing, in the metric."""
 
 
 def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
@@ -60,14 +63,26 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     smallest = smallest_difference(report.trials["se"].to_numpy())
     if smallest == smallest:
         print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")
-    if (level := flat_until(report.trials)) <= FLAT:
-        print(
-            f"flat: uniform pruning down to {100 * level:.1f} % of the FLOPs is not shown to lose anything; "
-            "take the ladder, or search with more validation cases"
-        )
+    if said := _flatness(flat_until(report.trials, MARGIN), flat_until(report.trials)):
+        print(said)
     print(f"hypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
     if hidden := len(front_table(report.trials)) - len(frame):
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
+
+
+def _flatness(shown: float, open_: float) -> str:
+    """What to say where uniform pruning loses nothing far down: shown to, or only not shown to lose."""
+    if shown <= FLAT:
+        return (
+            f"flat: uniform pruning down to {100 * shown:.1f} % of the FLOPs is shown to lose less than "
+            f"{MARGIN:g}; take the ladder"
+        )
+    if open_ <= FLAT:
+        return (
+            f"uniform pruning down to {100 * open_:.1f} % of the FLOPs is not shown to lose anything, nor to "
+            f"lose less than {MARGIN:g}: these cases are too few to say; take more of them"
+        )
+    return ""
 
 
 def _further_costs(report: "CampaignReport") -> dict[str, tuple[str, str]]:
