@@ -27,8 +27,9 @@ _SLOPES = (0.1, 1.0, 100.0)
 _SCALES_OF_LENGTH = (0.5, 1.0, 2.0)
 """Distances, in standard deviations of the logarithm of every kept share, over which networks are alike."""
 
-_SHARED = 0.9
-"""Part of the covariances between networks that is believed: few patients cannot tell all of them."""
+_SHARED = 0.5
+"""Part of the covariances between networks that is believed: few patients cannot tell all of them, and what
+networks have in common on these patients is partly what they truly lost."""
 
 _WINDOW = 0.15
 """A network that is shown to be this far below the best ones is measured well enough: it takes no part."""
@@ -70,10 +71,12 @@ def shrunken_estimates(
     A true difference is a parabola in log FLOPs, plus a line in the root of the disagreement, plus a smooth
     part that similar networks share, plus a part of the network's own; all are normal with variances, and
     the smooth part with a length, that make the measurements most likely (empirical Bayes, over a small
-    grid). The noise of the measurements is that of paired differences over patients, of all
-    networks together: those that err on the same patients are lucky together, and learn less from each
-    other. Networks that are far below the best beyond doubt keep what was measured: the cliffs that they
-    fell from say nothing about those that matter. O(n^3): seconds for 1,000 networks.
+    grid). The last two parts are the larger the further a network is from dense, by its disagreement or else
+    by its octaves: what is hardly pruned hardly differs. The noise of the measurements is that of paired
+    differences over patients, of all networks together: those that err on the same patients are lucky
+    together, and learn less from each other. Networks that are far below the best beyond doubt keep what was
+    measured: the cliffs that they fell from say nothing about those that matter. O(n^3):
+    seconds for 1,000 networks.
 
     Args:
         differences: (n, cases) each case's share in the metric minus that of dense; NaN where a network was
@@ -105,14 +108,20 @@ def shrunken_estimates(
     sampling = np.diag(covariance)
     noise = _SHARED * covariance + np.diag((1 - _SHARED) * sampling + training)
     errors = np.sqrt(sampling + training)
-    regressors = [np.asarray(octaves, dtype=float), np.square(octaves)]
+    away = np.abs(np.asarray(octaves, dtype=float))
+    regressors = [away, np.square(away)]
     if disagreement is not None and not np.isnan(disagreement).any():
-        regressors.append(np.sqrt(disagreement))
+        away = np.sqrt(np.asarray(disagreement, dtype=float))
+        regressors.append(away)
     top = np.sort(measured)[-min(n, 5) :].mean()
     near = np.flatnonzero(measured + 2 * errors > top - _WINDOW)
     mean, se = measured.copy(), errors
     mean[near], se[near] = _shrunken(
-        measured[near], noise[np.ix_(near, near)], np.column_stack(regressors)[near], np.asarray(kept)[near]
+        measured[near],
+        noise[np.ix_(near, near)],
+        np.column_stack(regressors)[near],
+        np.asarray(kept)[near],
+        away[near],
     )
     return Estimates(mean, se)
 
@@ -134,16 +143,18 @@ def paired_covariance(differences: np.ndarray, groups: np.ndarray | None = None)
 
 
 def _shrunken(
-    measured: np.ndarray, noise: np.ndarray, regressors: np.ndarray, kept: np.ndarray
+    measured: np.ndarray, noise: np.ndarray, regressors: np.ndarray, kept: np.ndarray, away: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and standard deviation of the rows under the likeliest variances and length."""
-    spread, itself = float(measured.var()) or 1.0, np.eye(len(measured))
-    noise = noise + 1e-6 * (spread + np.diag(noise).mean()) * itself
+    spread = float(measured.var()) or 1.0
+    noise = noise + 1e-6 * (spread + np.diag(noise).mean()) * np.eye(len(measured))
+    scale = away / np.maximum(np.sqrt(np.square(away).mean()), 1e-9)
     lines = _standard(regressors) @ _standard(regressors).T
     shares = _standard(np.log2(np.maximum(kept, 1e-3)))
     apart = np.square(shares[:, None] - shares[None]).mean(axis=-1)
 
-    smooth = {length: np.exp(-apart / (2 * length**2)) for length in _SCALES_OF_LENGTH}
+    scales, itself = np.outer(scale, scale), np.diag(np.square(scale))
+    smooth = {length: scales * np.exp(-apart / (2 * length**2)) for length in _SCALES_OF_LENGTH}
 
     def prior(parts: Parts) -> np.ndarray:
         slopes, length, alike, own = parts

