@@ -510,7 +510,7 @@ def test_searching_beats_chance_and_chance_beats_the_ladder() -> None:
     ladder, chance = hypervolumes("ladder", seeds=[0]), hypervolumes("random", seeds=range(8))
     assert chance > 1.02 * ladder
     assert hypervolumes("nsga2", seeds=range(8)) > 1.05 * chance
-    assert hypervolumes("local", seeds=range(8)) > 1.02 * ladder  # about as random search here
+    assert hypervolumes("local", seeds=range(8)) > 1.05 * chance
     assert hypervolumes("optuna:tpe") > 1.05 * chance
 
 
