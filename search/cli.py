@@ -130,7 +130,9 @@ def run(
 def resume(
     campaign: CampaignId,
     overrides: Overrides = None,
-    retry_lost: Annotated[bool, typer.Option(help="Go back to the first lost trial.")] = False,
+    retry_lost: Annotated[
+        bool, typer.Option("--retry-lost", metavar="", help="Go back to the first lost trial.")
+    ] = False,
     executor: Executor = None,
     workers: Workers = None,
     address: Address = None,
@@ -244,25 +246,31 @@ def front(
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="For people or for machines.")
     ] = "table",
-    everything: Annotated[bool, typer.Option("--all", help="The whole plausible front.")] = False,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="The whole plausible front.")] = False,
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """Print a campaign's front: the best measured and the advised networks, or --all that may be on it.
 
-    The plausible front holds the networks that no cheaper one is shown to beat, with 95 % confidence. JSON
-    and CSV hold every measured network.
+    The plausible front holds the networks that no cheaper one is shown to beat, with 95 % confidence. Below:
+    what was finalised, as the test split judged it. JSON and CSV hold every measured network.
     """
+    from search.display.finalised import print_finalised
     from search.display.front import print_front
     from search.display.printing import print_json
+    from search.finals.finalised import finalised, plain
     from search.store.archive import Store
     from search.summary import campaign_summary, front_points
 
     with Store(store, create=False) as archive:
         report = campaign_summary(archive, campaign)
+        networks = finalised(archive, report.id)
     if format == "table":
         print_front(report, everything=everything)
+        if networks:
+            print()
+            print_finalised(report.id, networks, classes=False)
     elif format == "json":
-        print_json(front_points(report))
+        print_json({**front_points(report), "finalised": [plain(network) for network in networks]})
     else:
         import pandas as pd
 

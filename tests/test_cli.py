@@ -83,6 +83,7 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     rows = list(csv.DictReader(io.StringIO(call("front", finished, "--format", "csv").out)))
     assert [row["number"] for row in rows] == [str(point["number"]) for point in front["points"]]
     shown = call("front", finished).out
+    assert front["finalised"] == []
     assert " dense" in shown
     assert "* advised, by agreement with the dense network" in shown
     again = call("report", finished, finished, "--out", str(tmp_path / "again.html"), "--with-images")
@@ -92,6 +93,22 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     said = call("report", finished, "--out", "page/report.html")
     assert said.out.strip() == "page/report.html"
     assert finished in (tmp_path / "page/report.html").read_text()
+
+
+def test_the_front_and_the_page_show_what_was_finalised(call: Call, finished: str) -> None:
+    from search.finals.finalised import keep_finalised
+    from search.store.archive import Store
+    from tests.test_finalised import network
+
+    with Store("sqlite:///paretoprune.db") as store:
+        keep_finalised(store, finished, [network(0, 100.0, dense=True), network(3, 20.0, tested=False)])
+    shown = call("front", finished).out
+    assert f"{finished}: auc on 156 test cases" in shown
+    assert "not opened" in shown
+    found = json.loads(call("front", finished, "--format", "json").out)["finalised"]
+    assert [each["folder"] for each in found] == ["dense", "point-3"]
+    call("report", finished, "--out", "report.html")
+    assert "not opened" in Path("report.html").read_text()
 
 
 def test_costs_are_those_of_the_rebuilt_networks(call: Call, finished: str) -> None:

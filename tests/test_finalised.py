@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from search.display.finalised import print_finalised
 from search.finals.finalised import finalised, keep_finalised, plain
 from search.store import CampaignEntry, Store
 from spaces.finals import ClassResult, Estimate, FinalNetwork, Reliability, TestResult
@@ -53,6 +56,21 @@ def test_what_is_kept_comes_back_dense_first(tmp_path: Path) -> None:
         keep_finalised(store, campaign, given)
         assert finalised(store, campaign) == [given[2], given[1], given[0]]
         assert store.campaign(campaign).description["metric"] == "auc", "the rest stays"
+
+
+def test_the_table_says_what_was_not_tested(capsys: pytest.CaptureFixture[str]) -> None:
+    print_finalised("a-long-id-of-a-campaign", [network(0, 100.0, dense=True, tested=False)])
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0]
+        == "a-long-id-of-a-campaign: finalised networks, auc on the validation cases (not tested yet)"
+    )
+    assert lines[1].split() == ["network", "FLOPs", "parameters", "val"]
+    some = [network(0, 100.0, dense=True), network(3, 20.0), network(7, 50.0, tested=False)]
+    print_finalised("a", some)
+    lines = capsys.readouterr().out.splitlines()
+    assert "calibration error" in lines[1]
+    assert lines[4].endswith("not opened"), "and no blanks after it"
 
 
 def test_a_network_is_plain_json() -> None:

@@ -23,7 +23,7 @@ from reports.detail_figures import (
     replicates_figure,
     weights_figure,
 )
-from reports.details import class_frame, latency_frame, replicates_frame
+from reports.details import class_frame, finalised_frame, latency_frame, replicates_frame
 from reports.drawing import plotly_js
 from reports.examples import Examples, outlined, png, write_example_page
 from reports.figures import MOST_DRAWN, compare_figure, front_figure, history_figure, ratios_figure
@@ -568,6 +568,19 @@ def test_what_a_campaign_has_not_got_is_not_on_its_page(page: str) -> None:
         assert f'data-plot="{name}"' not in page
     assert "156 test cases" in full
     assert "Only network 0 (dense) was evaluated more than once" in page
+
+
+def test_what_was_finalised_is_on_the_page_before_the_test_split_is_opened() -> None:
+    networks = [replace(network, test=None, cases=0, openings=0) for network in samples.finals()]
+    frame = finalised_frame(networks)
+    page = render([replace(samples.report(), finalised=frame)])
+    assert "Finalised, not tested yet" in page
+    assert page.count("<td>not opened</td>") == len(networks)
+    some = finalised_frame([*samples.finals()[:2], networks[2]])
+    page = render([replace(samples.report(), finalised=some)])
+    assert "Finalised, on held-out test cases" in page
+    assert page.count("<td>not opened</td>") == 1
+    assert "Finalised, " not in render([samples.report()])
 
 
 def test_test_results_are_drawn_from_denses_line() -> None:

@@ -16,7 +16,9 @@ def embed(
         str, typer.Argument(metavar="SOURCE", help="Images, as npz:FILE or folder:DIR; or a campaign file.")
     ],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("features.parquet"),
-    test: Annotated[bool, typer.Option("--test", help="The test split, instead of train and val.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", metavar="", help="The test split, instead of train and val.")
+    ] = False,
     layer: Annotated[
         str | None, typer.Option(help="Module whose output is taken; default: the embedding.")
     ] = None,

@@ -10,16 +10,21 @@ from search.commands.options import DEFAULT_STORE, CampaignId, LogFile, Quiet, S
 
 def export(
     campaign: CampaignId,
-    point: Annotated[str, typer.Option(help="A finalised network: its number in `front`, or dense.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    point: Annotated[
+        str, typer.Option(metavar="N", help="A finalised network: its number in `front`, or dense.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
     format: Annotated[
         Literal["pt2", "onnx", "safetensors", "bundle"],
-        typer.Option(help="A torch.export program, ONNX, weights, or a MONAI bundle."),
+        typer.Option(
+            metavar="FORM", help="pt2: a torch.export program; onnx; safetensors: weights; bundle: MONAI's."
+        ),
     ] = "pt2",
     with_preprocessing: Annotated[
-        bool, typer.Option("--with-preprocessing", help="Normalise intensities inside the program.")
+        bool,
+        typer.Option("--with-preprocessing", metavar="", help="Normalise intensities inside the program."),
     ] = False,
-    opset: Annotated[int | None, typer.Option(help="ONNX: version of the operator set.")] = None,
+    opset: Annotated[int | None, typer.Option(metavar="N", help="ONNX: version of the operator set.")] = None,
     store: StoreUrl = DEFAULT_STORE,
     quiet: Quiet = False,
     verbose: Verbose = False,

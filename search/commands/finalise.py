@@ -32,7 +32,7 @@ def finalise(
     top: Annotated[
         int | None, typer.Option(metavar="K", help="So many advised networks, spread along the FLOPs.")
     ] = None,
-    test: Annotated[bool, typer.Option(help="Open the test split when all are tuned.")] = True,
+    test: Annotated[bool, typer.Option(metavar="", help="Open the test split when all are tuned.")] = True,
     overrides: Overrides = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",
     executor: Executor = None,

@@ -27,7 +27,7 @@ def latency(
         typer.Option(metavar="FILE.json", help="Fit the model that [latency] describes into this file."),
     ] = None,
     advise: Annotated[
-        bool, typer.Option("--advise", help="Say which multiples of channels this machine likes.")
+        bool, typer.Option("--advise", metavar="", help="Say which multiples of channels this machine likes.")
     ] = False,
     overrides: Overrides = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="For people or for machines.")] = "table",

@@ -14,14 +14,15 @@ StoreUrl = Annotated[
     str,
     typer.Option(
         "--store",
+        metavar="URL",
         envvar="PARETOPRUNE_STORE",
         help="Database of campaigns: sqlite:///FILE.db or postgresql://...",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
+Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="No progress, only results and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", metavar="", help="Log what happens inside.")]
 LogFile = Annotated[
-    Path | None, typer.Option("--log-file", help="Append the log to this file as JSON lines.")
+    Path | None, typer.Option("--log-file", metavar="FILE", help="Append the log to this file as JSON lines.")
 ]
 CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.toml", help="The campaign file.")]
 CampaignId = Annotated[str, typer.Argument(metavar="ID", help="A campaign's id, or its beginning.")]
@@ -35,7 +36,7 @@ Executor = Annotated[
     Literal["serial", "ray"] | None,
     typer.Option(help="In this process, or on Ray workers.", show_default=False),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers.", show_default=False)]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Ray workers.", show_default=False)]
 Address = Annotated[
     str | None, typer.Option(help="Address of a running Ray cluster; default: one on this machine.")
 ]

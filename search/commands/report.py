@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def report(
     campaigns: Annotated[list[str], typer.Argument(metavar="ID...", help="One or several campaigns.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The HTML file to write.")] = Path(
+        "report.html"
+    ),
     png: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write every figure there, as PNG and SVG.", show_default=False),
@@ -25,6 +27,7 @@ def report(
         bool,
         typer.Option(
             "--with-images",
+            metavar="",
             help="Write a second file, NAME-with-images.html, of validation images with predictions.",
         ),
     ] = False,

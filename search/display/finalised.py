@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from search.display.printing import new_table, show
 
 if TYPE_CHECKING:
-    from spaces.finals import Distance, Estimate, FinalNetwork
+    from spaces.finals import Distance, Estimate, FinalNetwork, TestResult
 
 
-def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> None:
+def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, classes: bool = True) -> None:
     """Finalised networks: on test with simultaneous intervals, then by class."""
     name = networks[0].metric
     tested = [network for network in networks if network.test is not None]
@@ -17,7 +17,9 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> Non
     if tested:
         patients = f" of {tested[0].patients} patients" if tested[0].patients else ""
         title = f"{campaign_id}: {name} on {tested[0].cases} test cases{patients}"
-    columns = ("network", "FLOPs", "parameters", "val", "test", "to dense", "calibration error")
+    columns: tuple[str, ...] = ("network", "FLOPs", "parameters", "val")
+    if tested:
+        columns += ("test", "to dense", "calibration error")
     table = new_table(columns, left=1, title=title)
     for network in networks:
         test = network.test
@@ -26,18 +28,28 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"]) -> Non
             f"{100 * network.ratios['flops']:.1f} %",
             f"{100 * network.ratios['params']:.1f} %",
             f"{network.val[name]:.3f}",
-            _interval(test.metric) if test else "",
-            _interval(test.difference, signed=True) if test and test.difference else "",
-            f"{test.reliability.error:.3f}" if test and test.reliability else "",
+            *(_on_test(test) if tested else ()),
         )
     show(table)
     if not tested:
         return
-    _print_classes(tested)
-    _print_distances(tested)
+    if classes:
+        _print_classes(tested)
+        _print_distances(tested)
     print(
         f"\nintervals: 95 %, for all {max(n.tested_together for n in tested)} networks at once; openings of "
         f"these test images in this store: {max(n.openings for n in tested)}"
+    )
+
+
+def _on_test(test: "TestResult | None") -> tuple[str, str, str]:
+    """The figures of a network on the test split, as the table has them."""
+    if test is None:
+        return "not opened", "", ""
+    return (
+        _interval(test.metric),
+        _interval(test.difference, signed=True) if test.difference else "",
+        f"{test.reliability.error:.3f}" if test.reliability else "",
     )
 
 

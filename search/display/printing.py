@@ -25,7 +25,7 @@ def new_table(
         last_left: Whether the last one is words, too.
         title: Above it.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=title)  # `show` puts it above
     for i, column in enumerate(columns):
         words = i < left or (last_left and i == len(columns) - 1)
         table.add_column(column, justify="left" if words else "right")
@@ -33,6 +33,12 @@ def new_table(
 
 
 def show(table: Table | Tree) -> None:
-    """Print it, as wide as the terminal is."""
+    """Print it, as wide as the terminal is; a title in one line, no blanks at the ends of lines."""
     # A pipe has no width: give it room instead of folding at 80.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    if isinstance(table, Table) and table.caption is not None:
+        console.print(str(table.caption), soft_wrap=True)
+        table.caption = None
+    with console.capture() as drawn:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
