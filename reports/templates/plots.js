@@ -21,6 +21,7 @@ function fitted(layout, width) {
   if (printing) return { ...layout, width: PAPER_WIDTH };
   if (width >= 620) return layout;
   layout.margin = { ...layout.margin, l: Math.min(layout.margin.l ?? 52, 52), r: 14 };
+  if (layout.xaxis?.title?.font) layout.xaxis.title.font.size = 11; // as long titles as fit on a phone
   for (const label of layout.annotations ?? [])
     Object.assign(label, label.xref === "paper" ? { x: 0, xshift: 2, yshift: 9 } : { ax: 0 });
   return layout;
