@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import UNet
 from PIL import Image
 from torch import nn
 
@@ -176,6 +178,54 @@ def test_a_bundle_of_a_program_classifies_pictures(cnn: Path, tmp_path: Path) ->
         logits = answers(cnn, image)[0]
         expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         assert rows[name] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_bundle_draws_regions_that_overlap_in_volumes(tmp_path: Path) -> None:
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
+    about = pp.NetworkDescription(
+        factory="monai.networks.nets:UNet",
+        arguments=arguments,
+        input_shape=(1, 16, 16, 16),
+        task="segmentation",
+        classes=("whole", "core"),
+        regions={"whole": (1, 2), "core": (2,)},
+        normalisation={"mode": "case"},
+    )
+    torch.manual_seed(0)
+    pp.save(tmp_path / "saved", UNet(**arguments).eval(), about)
+    out = pp.export(tmp_path / "saved", "bundle", tmp_path / "out")
+    volume = np.random.default_rng(0).random((16, 16, 16)).astype(np.float32)
+    (out / "images").mkdir()
+    nib.save(nib.Nifti1Image(volume, np.diag([2.0, 1.0, 1.0, 1.0])), out / "images" / "one.nii.gz")
+    run_outside(_RUN, out)
+    image = ((volume - volume.mean()) / volume.std())[None, None]
+    expected = np.moveaxis(answers(tmp_path / "saved", image)[0] > 0, 0, -1)
+    drawn = nib.load(next((out / "eval").glob("one*.nii.gz")))
+    assert np.mean(np.asarray(drawn.dataobj).squeeze() == expected) > 0.999
+    assert 0 < expected[..., 0].mean() < 1
+    assert drawn.affine[0, 0] == 2.0, "where it was"
+
+
+def test_a_bundle_says_numbers_in_their_units(tmp_path: Path) -> None:
+    about = pp.NetworkDescription(
+        factory="tests.tiny:cnn",
+        arguments={**TINY, "classes": 1},
+        input_shape=(1, 32, 32),
+        task="regression",
+        units=(60.0, 12.5),
+        normalisation={"mode": "none"},
+    )
+    network, _ = build_network(NetworkSettings(factory=about.factory, arguments=about.arguments))
+    pp.save(tmp_path / "saved", network.eval(), about)
+    out = pp.export(tmp_path / "saved", "bundle", tmp_path / "out", factory=about.factory)
+    pictures = _pictures(out / "images", (32, 32))
+    run_outside(_RUN, out)
+    with (out / "eval" / "predictions.csv").open() as file:
+        rows = {Path(row[0]).stem: float(row[1]) for row in csv.reader(file)}
+    for name, picture in pictures.items():
+        said = answers(tmp_path / "saved", picture[None, None].astype(np.float32)).item()
+        assert rows[name] == pytest.approx(60 + 12.5 * said, abs=1e-2)
+    assert "the answer is 60 + 12.5 times it" in (out / "docs" / "README.md").read_text()
 
 
 def _pictures(folder: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from evaluators.latency import runtimes
 from evaluators.latency.advice import advice_from, advise
 from evaluators.latency.archive import add_latencies, latency_file, read_latencies
 from evaluators.latency.measuring import measure_latency
-from evaluators.latency.memory import torch_peak_bytes
+from evaluators.latency.memory import onnx_peak_bytes, torch_peak_bytes
 from evaluators.latency.runtimes import check_runtime, runner
 from evaluators.latency.timing import Spread, times_in_turn
 from search.cli import main
@@ -242,3 +242,15 @@ def test_layers_are_timed_for_advice() -> None:
     assert set(advice.relative) == {1, 2, 4, 8, 16, 32}
     with pytest.raises(NetworkError, match="any width will do"):
         advise(tiny.cnn(8), IMAGE, device=CPU, rounds=1)
+
+
+def test_memory_of_onnxruntime_shows_small_models() -> None:
+    """What importing the runtime takes does not hide what the model takes."""
+    x = torch.zeros(1, 3, 64, 64)
+    found = []
+    for width in (8, 128):
+        network = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3)).eval()
+        found.append(onnx_peak_bytes(onnx_bytes(network, x), x, 1))
+    assert found[0] is not None
+    assert found[1] is not None
+    assert 0 < found[0] < found[1]

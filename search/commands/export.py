@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from search.commands.options import DEFAULT_STORE, CampaignId, LogFile, Quiet, StoreUrl, Verbose, monitor_of
+from spaces.errors import ConfigError
 
 
 def export(
@@ -34,6 +35,8 @@ def export(
 
     `paretoprune finalise ID --points N` comes first.
     """
+    if opset is not None and format != "onnx":
+        raise ConfigError(f"--opset is for onnx; {format} has none: leave it out")
     monitor = monitor_of(quiet, verbose, log_file)
     from evaluators.deploy.exporting import export_network
     from search.finals.exports import finalised_folder
