@@ -14,7 +14,7 @@ from evaluators.latency.advice import advice_from, advise
 from evaluators.latency.archive import add_latencies, latency_file, read_latencies
 from evaluators.latency.measuring import measure_latency
 from evaluators.latency.memory import onnx_peak_bytes, torch_peak_bytes
-from evaluators.latency.runtimes import check_runtime, runner
+from evaluators.latency.runtimes import check_runtime, onnx_bytes, runner
 from evaluators.latency.timing import Spread, times_in_turn
 from search.cli import main
 from search.config import parse_config
