@@ -71,6 +71,8 @@ def _input(facts: Facts) -> str:
     found = about.normalisation
     if found is None:
         lines.append("Its normalisation was not recorded: as in training.")
+    elif found.get("mode") == "none":
+        lines.append("Intensities as they are in the files.")
     elif found.get("mode") == "case":
         lines.append("Every image: minus its own mean, over its own standard deviation, per channel.")
     else:
