@@ -53,7 +53,7 @@ class Case:
 CASES: Mapping[str, Case] = {
     "breast": Case(
         "breastmnist",
-        (NARROW, "data.folds=3", "recipe.epochs=12", "proxy.epochs=1", "budget.trials=40"),
+        (NARROW, "data.folds=3", "proxy.rung=shared", "budget.trials=120"),
         "breast ultrasound, 28 pixels, three folds",
         "ResNet-18, a quarter as wide",
     ),
@@ -65,7 +65,17 @@ CASES: Mapping[str, Case] = {
     ),
     "colon": Case(
         "colon_nuclei",
-        (NARROW, "recipe.epochs=24", "budget.trials=30"),
+        (
+            NARROW,
+            "recipe.epochs=40",
+            "recipe.optimiser=adamw",
+            "recipe.learning_rate=0.002",
+            "recipe.batch_size=16",
+            "recipe.augmentation={rotate=180,brightness=0.3}",
+            "proxy.rung=shared",
+            "proxy.shared_epochs=8",
+            "budget.trials=60",
+        ),
         "colon nuclei, 64 pixels, four classes",
         "ResNet-18, a quarter as wide",
     ),
