@@ -163,7 +163,7 @@ class BankFile:
 def read_bank(pair: str) -> BankFile:
     """A committed bank."""
     about = json.loads((FOLDER / f"{pair}.json").read_text())
-    return BankFile(pair, about, list(csv.DictReader((FOLDER / f"{pair}.csv").open())))
+    return BankFile(pair, about, list(csv.DictReader((FOLDER / f"{pair}.csv").read_text().splitlines())))
 
 
 def recorded() -> list[str]:

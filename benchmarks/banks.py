@@ -173,7 +173,7 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
     with Store(url) as store:
         known = [row for row in store.campaigns() if row.name == problem.config.name]
         if known:
-            campaign_id, rows = known[0].id, list(csv.reader(table.open()))
+            campaign_id, rows = known[0].id, list(csv.reader(table.read_text().splitlines()))
         else:
             about = describe_problem(problem, [*common_first(space)[1:], *common_below(space)], "banks")
             entry = CampaignEntry(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from benchmarks.bank_files import read_bank, recorded
+from benchmarks.pairs import FREE
 from search.cli import main
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
@@ -265,6 +267,40 @@ def test_changed_numbers_and_foreign_files_are_refused(prior: LayerPrior, tmp_pa
         load_prior(path)
     with pytest.raises(ConfigError, match="is not there"):
         load_prior(tmp_path / "nowhere")
+
+
+# The one that comes with the program
+
+
+def test_the_builtin_prior_is_of_the_banks_on_freely_licensed_data() -> None:
+    prior = load_prior("builtin")
+    taught = {lesson.origin.name for lesson in prior.lessons}
+    assert taught == {pair for pair in recorded() if pair.split("-")[0] in FREE}
+    assert {lesson.origin.value for lesson in prior.lessons} == {"agreement"}
+    assert set(prior.quality["data_sets"]) == {lesson.origin.source for lesson in prior.lessons}
+
+
+def test_the_builtin_prior_leaves_out_the_target_in_whatever_form_it_comes() -> None:
+    prior = load_prior("builtin")
+    for source in ("npz:/somewhere/BreastMNIST.npz", "decathlon:/mine/Task04_Hippocampus"):
+        clean = prior.guarded(source, "other pixels")
+        left_out = {lesson.origin.source for lesson in prior.lessons} - {
+            lesson.origin.source for lesson in clean.lessons
+        }
+        assert len(left_out) == 1
+        assert clean.choice == Choice(**prior.quality["data_sets"][left_out.pop()]["choice"])
+
+
+def test_a_bank_is_a_past_campaign_with_the_noise_that_was_recorded() -> None:
+    bank = read_bank("nuclei-unet")
+    for value in ("agreement", "metric"):
+        past = bank.past(value)
+        assert past.origin.value == value
+        assert past.first.sum() == len(bank.about["ladder"])
+        assert len(past.octaves) == len(past.evidence.genomes) == past.origin.trials
+        assert (np.diag(past.evidence.sampling) >= 0).all()
+        damage = DamageModel(Terms(past.space), past.evidence, Setting(), tune=False).mean
+        assert np.corrcoef(damage, past.octaves)[0, 1] < -0.5
 
 
 # The command

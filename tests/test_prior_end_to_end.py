@@ -88,3 +88,17 @@ def test_what_two_data_sets_teach_starts_the_search_on_a_third(call: Call) -> No
         again = store.records(row.id)
     assert len(again) == 20
     assert all(mine.agrees_with(theirs) for mine, theirs in zip(records, again, strict=False))
+
+
+def test_the_builtin_prior_starts_a_search_without_what_it_knows_of_the_same_images(call: Call) -> None:
+    target = example("pneumoniamnist", "random", "budget.trials=16")
+    status, _, err = call(*target, "--prior", "builtin")
+    assert status == 0, err
+    assert "more have seen these images and do not count" in err
+    with Store("sqlite:///paretoprune.db") as store:
+        row = store.campaigns()[-1]
+        genomes = {record.trial.genome for record in store.records(row.id)}
+    advice = stored_advice(row.description)
+    assert not any("pneumonia" in lesson for lesson in dict(advice.about or {})["lessons"])
+    assert set(advice.proposals) <= genomes
+    assert row.config["search"]["prior_sha256"] == load_prior("builtin").sha256

@@ -190,6 +190,9 @@ def test_advice_survives_the_store(prior: LayerPrior, tmp_path: Path) -> None:
     assert again.as_json() == stored_advice({"prior": again.as_json()}).as_json() == advice.as_json()
     assert stored_advice({}).beliefs == Advice().beliefs == ()
     assert "prior of 6 campaigns" in in_words(again)
+    strange = {**dict(again.about or {}), "outside": [2, 0, 1], "left_out": ["c9"]}
+    assert "2 of 3 groups lie outside of its experience" in in_words(replace(again, about=strange))
+    assert "1 more have seen these images" in in_words(replace(again, about=strange))
     assert set(weights["expert"]) == {META, FLAT}
     assert weights.groupby("networks")["weight"].sum().to_numpy() == pytest.approx(1)
     assert list(damage["group"]) == [group.name for group in task.space.groups]

@@ -14,12 +14,13 @@ from search.prior.lessons import lesson_of
 from search.prior.model import META, Choice, LayerPrior
 
 MODELS = (
-    Choice("mean"),
-    *(Choice("ridge", strength) for strength in (0.1, 0.3, 1.0)),
-    *(Choice("near", strength) for strength in (0.1, 0.3)),
-    Choice("trees"),
+    (Choice("mean"),),
+    tuple(Choice("log", strength) for strength in (0.0, 0.1, 0.2)),
+    tuple(Choice("ridge", strength) for strength in (0.1, 0.3, 1.0)),
+    tuple(Choice("near", strength) for strength in (0.1, 0.3)),
+    (Choice("trees"),),
 )
-"""The models that leave-one-out chooses from, simplest first."""
+"""The models that leave-one-out chooses from, simplest first, each with how strongly it may learn."""
 
 DOUBTS = (0.3, 0.5, 0.75, 1.0, 1.4, 2.0, 3.0)
 COVER = 0.90
@@ -121,11 +122,11 @@ class _LeaveOneOut:
         return found
 
     def best(self, sources: Sequence[str]) -> Choice:
-        """The simplest model that transfers, with its best doubt, that none beats by over a standard error.
+        """The simplest model that transfers, at its best, that none beats by over a standard error.
 
         No transfer ("mean") is chosen where it is the best of all: a campaign has safeguards of its own.
         """
-        doubtful = [self._sharpest(model, sources) for model in MODELS]
+        doubtful = [self._sharpest(models, sources) for models in MODELS]
         scores = [self._densities(choice, sources) for choice in doubtful]
         if not len(scores[0]):
             return Choice()
@@ -145,9 +146,9 @@ class _LeaveOneOut:
                 break
         return choice
 
-    def _sharpest(self, model: Choice, sources: Sequence[str]) -> Choice:
-        """The model with the doubt of the highest density."""
-        choices = [replace(model, doubt=doubt) for doubt in DOUBTS if doubt <= 1]
+    def _sharpest(self, models: Sequence[Choice], sources: Sequence[str]) -> Choice:
+        """Of one model, the strength and doubt of the highest density."""
+        choices = [replace(model, doubt=doubt) for model in models for doubt in DOUBTS if doubt <= 1]
         means = [self._densities(choice, sources).mean() for choice in choices]
         return choices[int(np.argmax(means))]
 

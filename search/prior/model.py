@@ -10,16 +10,16 @@ from search.controllers.structured.belief import PIECES, Belief, flat
 from search.prior.features import GROUP_FEATURES, fisher_shares, group_features, task_features
 from search.prior.forest import forest_slopes
 from search.prior.lessons import Lesson, slopes_of
+from search.prior.loglinear import FISHER_POWER, log_slopes
 from spaces.errors import ConfigError
 
 META, SCAN = "meta", "scan"
 """Experts beside the flat one: past campaigns, and what the loss's gradients say about this network alone."""
 
-Kind: TypeAlias = Literal["ridge", "near", "trees", "mean"]
+Kind: TypeAlias = Literal["ridge", "near", "trees", "log", "mean"]
 
 _LEAST_SLOPE, _MOST_SLOPE = 0.1, 6.0
 _OWN_SD = 3.0**0.5  # of a group's slope in the flat prior, relative to its mean
-_FISHER_POWER = 0.4
 _NEAR = 1.0  # distance of tasks, in standard deviations per feature, at which they count exp(-1/2)
 
 
@@ -29,7 +29,8 @@ class Choice:
 
     Attributes:
         kind: "ridge": one regression for all tasks; "near": the same, near tasks counting more; "trees":
-            extra-trees; "mean": all groups alike, that is no transfer.
+            extra-trees; "log": log-linear, drawn towards the gradients' scan; "mean": all groups alike, that
+            is no transfer.
         strength: Prior standard deviation of a coefficient, per standard deviation of its feature.
         doubt: Standard deviation of what a group adds of its own, relative to the flat prior's.
     """
@@ -135,7 +136,8 @@ class LayerPrior:
         scale = np.where(seen.std(axis=0) > 1e-9, seen.std(axis=0), np.inf)
         mean = self._one(self.lessons, held, scale, task)
         sources = sorted({lesson.origin.source for lesson in self.lessons})
-        if len(sources) < 2 or self.choice.kind in ("mean", "trees"):  # no jackknife of forests: too slow
+        fixed = self.choice.kind in ("mean", "trees") or not self.choice.strength
+        if len(sources) < 2 or fixed:  # no jackknife of forests: too slow
             return mean, np.zeros(len(features)), outside
         # A jackknife over data sets: what one of them more or less would change.
         members = [
@@ -153,6 +155,9 @@ class LayerPrior:
             slopes = np.ones((len(features), PIECES))
         elif kind == "trees":
             slopes = np.repeat(forest_slopes(lessons, features)[:, None], PIECES, axis=1)
+        elif kind == "log":
+            alike = log_slopes(lessons, features, scale, self.choice.strength)
+            slopes = np.repeat(alike[:, None], PIECES, axis=1)
         else:
             weights = nearness(lessons, task) if kind == "near" else np.ones(len(lessons))
             slopes = slopes_of(features, coefficients(lessons, weights, scale, self.choice.strength))
@@ -192,5 +197,5 @@ def nearness(lessons: Sequence[Lesson], task: np.ndarray) -> np.ndarray:
 
 def scan_slopes(shares: np.ndarray) -> np.ndarray:
     """Slopes by Fisher's information alone: log shares (g,) -> (g, PIECES)."""
-    slopes = np.clip(np.exp(_FISHER_POWER * shares), _LEAST_SLOPE, _MOST_SLOPE)
+    slopes = np.clip(np.exp(FISHER_POWER * shares), _LEAST_SLOPE, _MOST_SLOPE)
     return np.tile((slopes / slopes.mean())[:, None], (1, PIECES))
