@@ -214,6 +214,8 @@ def gains() -> list[dict[str, Any]]:
         prior = fit_prior(campaigns)
         for asked, targets in past.items():
             for bank, found in zip(banks, assess(prior, targets), strict=True):
+                if found.get("flat") is None:  # its ladder is too short to foresee anything from
+                    continue
                 row = {"bank": bank.pair, "lessons": taught, "foreseen": asked, "coverage": found["coverage"]}
                 row |= {name: round(found[name] - found["flat"], 4) for name in ("meta", "scan")}
                 rows.append(row | {"flat": round(found["flat"], 4)})
