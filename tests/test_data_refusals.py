@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.data import source_names
+from evaluators.data.sources import check_units
 from spaces.errors import ConfigError, DataError
 from tests.data_files import arrays, leave, load, masked, save
 
@@ -327,3 +328,16 @@ def test_settings_that_a_source_does_not_follow_are_refused(setting: dict[str, A
         ConfigError, match=f"data.{next(iter(setting))} is for sources of files .* leave it out"
     ):
         load(save(arrays()), **setting)
+
+
+def test_val_of_one_case_or_patient_is_refused_where_networks_are_compared() -> None:
+    patients = {
+        "train_patient": np.arange(12),
+        "val_patient": np.full(6, 50),
+        "test_patient": np.arange(90, 96),
+    }
+    one = {name: rows[:1] if name.startswith("val") else rows for name, rows in masked().items()}
+    for content, whose in ((one, "one case"), (arrays() | patients, "cases of one patient")):
+        splits = load(save(content))
+        with pytest.raises(DataError, match=f"val holds {whose}; at least two are needed"):
+            check_units(splits)

@@ -281,3 +281,12 @@ def test_a_candidate_whose_training_diverges_is_recorded_and_the_next_goes_on() 
     assert "not finite" in str(failed.error)
     assert "lower it" in str(failed.error)
     assert outcomes_of(calm, [Trial(0, small(calm.space))])[0].status == "complete"
+
+
+def test_a_loss_that_is_no_number_fails_its_candidate_alone(workload: Workload) -> None:
+    wild = replace(workload, proxy=workload.proxy.model_copy(update={"epochs": 8, "learning_rate": 1e30}))
+    bad = outcomes_of(wild, [Trial(1, small(wild.space), "finetune")])[0]
+    assert (bad.status, bad.per_case) == ("failed", {})
+    assert "not finite" in str(bad.error)
+    good = outcomes_of(workload, [Trial(2, small(workload.space), "finetune")])[0]
+    assert good.status == "complete"
