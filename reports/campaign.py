@@ -31,6 +31,11 @@ MOST_CLASSES = 400
 _NAMES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 
 
+def in_words(metric: str) -> str:
+    """A metric's name as people write it."""
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
 @dataclass(frozen=True, eq=False)
 class CampaignReport:
     """One campaign as numbers and words; everything comes from the store, nothing from data or networks.
@@ -97,7 +102,7 @@ class CampaignReport:
     @property
     def metric_name(self) -> str:
         """The metric in words."""
-        return _NAMES.get(self.metric, self.metric.replace("_", " "))
+        return in_words(self.metric)
 
     @property
     def network_name(self) -> str:

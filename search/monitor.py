@@ -72,9 +72,8 @@ class Monitor:
 
         def advance(done: int, total: int, note: str = "") -> None:
             nonlocal begun
-            begun = (
-                done - 1 if begun < 0 else begun
-            )  # what an earlier run had done says nothing about the pace
+            if begun < 0:  # what an earlier run had done says nothing about the pace
+                begun = done - 1
             pace = _pace(done - begun, total - done, time.monotonic() - started)
             update(done, total, " · ".join(part for part in (*pace, note) if part))
 
@@ -93,12 +92,12 @@ class Monitor:
 
     def _every(self, title: str, line: Callable[[str, int, int, str], None]) -> Update:
         """Calls `line` every so often, and at the end."""
-        last = time.monotonic()
+        last, ended = time.monotonic(), False
 
         def update(done: int, total: int, note: str) -> None:
-            nonlocal last
-            if done >= total or time.monotonic() - last >= self.lines_every_s:
-                last = time.monotonic()
+            nonlocal last, ended
+            if (done >= total and not ended) or time.monotonic() - last >= self.lines_every_s:
+                last, ended = time.monotonic(), done >= total
                 line(title, done, total, note)
 
         return update

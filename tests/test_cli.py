@@ -85,7 +85,7 @@ def test_run_list_show_front_report(call: Call, finished: str, tmp_path: Path) -
     shown = call("front", finished).out
     assert front["finalised"] == []
     assert " dense" in shown
-    assert "* advised, by agreement with the dense network" in shown
+    assert "* advised, by the shrunken difference" in shown
     again = call("report", finished, finished, "--out", str(tmp_path / "again.html"), "--with-images")
     assert again.status == 2
     assert "has no finalised networks" in again.err
@@ -103,7 +103,7 @@ def test_the_front_and_the_page_show_what_was_finalised(call: Call, finished: st
     with Store("sqlite:///paretoprune.db") as store:
         keep_finalised(store, finished, [network(0, 100.0, dense=True), network(3, 20.0, tested=False)])
     shown = call("front", finished).out
-    assert f"{finished}: auc on 156 test cases" in shown
+    assert f"{finished}: AUC on 156 test cases" in shown
     assert "not opened" in shown
     found = json.loads(call("front", finished, "--format", "json").out)["finalised"]
     assert [each["folder"] for each in found] == ["dense", "point-3"]

@@ -43,7 +43,8 @@ function networkTable(article, rows, metric, select) {
     if (x === null || y === null) return (x === null) - (y === null);
     return order.sign * (x < y ? -1 : x > y ? 1 : 0) || a.number - b.number;
   };
-  const shown = () => rows.filter((row) => filter.value === "all" || row[filter.value]);
+  const listed = (row) => filter.value === "all" || row[filter.value];
+  const shown = () => rows.filter(listed);
 
   function line(row) {
     const tr = node("tr", undefined, { "data-number": row.number });
@@ -61,8 +62,8 @@ function networkTable(article, rows, metric, select) {
   }
 
   function fill() {
-    const sorted = shown().sort(compare);
-    const part = order.all ? sorted : sorted.slice(0, ROWS_AT_FIRST);
+    const sorted = rows.filter((row) => listed(row) || row.number === marked).sort(compare);
+    const part = sorted.filter((row, i) => order.all || i < ROWS_AT_FIRST || row.number === marked);
     body.replaceChildren(...part.map(line));
     more.hidden = part.length === sorted.length;
     more.textContent = `Show all ${sorted.length}`;
@@ -70,13 +71,19 @@ function networkTable(article, rows, metric, select) {
       const direction = order.sign > 0 ? "ascending" : "descending";
       head.children[i].setAttribute("aria-sort", field === order.field ? direction : "none");
     });
-    mark(marked);
+    highlight();
   }
 
+  // The chosen network has its row, whatever the filter leaves out.
   function mark(number) {
     marked = number;
+    if (![...body.children].some((tr) => Number(tr.dataset.number) === number)) fill();
+    else highlight();
+  }
+
+  function highlight() {
     for (const tr of body.children) {
-      const here = Number(tr.dataset.number) === number;
+      const here = Number(tr.dataset.number) === marked;
       tr.classList.toggle("selected", here);
       tr.querySelector("button").setAttribute("aria-pressed", String(here));
       if (here) reveal(tr);

@@ -11,12 +11,15 @@ if TYPE_CHECKING:
 
 def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, classes: bool = True) -> None:
     """Finalised networks: on test with simultaneous intervals, then by class."""
+    from reports.campaign import in_words
+
     name = networks[0].metric
+    shown = in_words(name)
     tested = [network for network in networks if network.test is not None]
-    title = f"{campaign_id}: finalised networks, {name} on the validation cases (not tested yet)"
+    title = f"{campaign_id}: finalised networks, {shown} on the validation cases (not tested yet)"
     if tested:
         patients = f" of {tested[0].patients} patients" if tested[0].patients else ""
-        title = f"{campaign_id}: {name} on {tested[0].cases} test cases{patients}"
+        title = f"{campaign_id}: {shown} on {tested[0].cases} test cases{patients}"
     columns: tuple[str, ...] = ("network", "FLOPs", "parameters", "val")
     if tested:
         columns += ("test", "to dense", "calibration error")
