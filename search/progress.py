@@ -59,6 +59,7 @@ class Progress:
     folds: int = 1
     _looks: Looks = field(init=False)
     _front: RunningFront = field(default_factory=RunningFront, init=False)
+    _known: dict[Genome, tuple[float, float]] = field(default_factory=dict, init=False)
     _dense: Genome = field(init=False)
     _dense_flops: float = field(init=False)
     _dense_metric: float = field(default=np.nan, init=False)
@@ -87,7 +88,13 @@ class Progress:
         if record.trial.genome == self._dense:
             self._dense_metric = metric
             self._volume = None
-        if self._front.add(record.value("flops") / self._dense_flops, metric):
+        again = record.trial.genome in self._known
+        point = self._known[record.trial.genome] = record.value("flops") / self._dense_flops, metric
+        if again:  # its mean has moved, perhaps down: it may no longer hide others
+            self._front, self._volume = RunningFront(), None
+            for known in self._known.values():
+                self._front.add(*known)
+        elif self._front.add(*point):
             self._volume = None
 
     def standing(self, elapsed_s: float) -> Standing:
