@@ -2,46 +2,22 @@
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from evaluators.files import replacing
+from evaluators.stepwise import Progress, Stepwise
 
 EVERY_S = 20.0
 """How often to store, in seconds; less often where storing takes more than a twentieth of the time."""
 
 _SHARE = 0.05  # of the time, that storing may take
 _STEPS = 20  # between two looks at the clock
-
-
-class Stepwise(Protocol):
-    """A training that can stop after any step and go on unchanged from its state.
-
-    Attributes:
-        step: Finished steps.
-        steps: All steps.
-    """
-
-    step: int
-    steps: int
-
-    def run(self, until: int | None = None, progress: Any = None) -> None:
-        """Train up to a step, by default to the end."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What `load` goes on from: dictionaries and lists of tensors, numbers and texts."""
-        ...
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        ...
 
 
 class Checkpoint:
@@ -54,7 +30,7 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def carry_out(self, training: Stepwise, progress: Callable[..., None] | None = None) -> None:
+    def carry_out(self, training: Stepwise, progress: Progress | None = None) -> None:
         """Go on with what lies in the file, to the end; the file stays until it is removed."""
         state = read_state(self._path)
         if state is not None:

@@ -19,7 +19,8 @@ from evaluators.pools.threads import pinned_threads
 from evaluators.precision import resolve_device, resolve_precision
 from evaluators.protocols import Task
 from evaluators.settings import NetworkSettings, RecipeSettings
-from evaluators.training import Progress, Tuning, check_network
+from evaluators.stepwise import Progress
+from evaluators.training import Tuning, check_network
 
 PROCEDURE = 2
 """Raise it with every change after which training gives other weights."""

@@ -28,8 +28,9 @@ from evaluators.guard import describe_error
 from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.settings import FinaliseSettings, ProxySettings
+from evaluators.stepwise import Progress
 from evaluators.teacher import Teacher
-from evaluators.training import Progress, Tuning
+from evaluators.training import Tuning
 from evaluators.workload import Workload
 from spaces.messages import Genome
 

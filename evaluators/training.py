@@ -1,11 +1,10 @@
 """Training and measuring one network on images that already lie in memory as tensors."""
 
-import contextlib
 import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,18 +16,11 @@ from evaluators.data.tensors import Tensors
 from evaluators.precision import Precision
 from evaluators.protocols import Task
 from evaluators.settings import ProxySettings, RecipeSettings
+from evaluators.stepwise import Generators, Progress, Stepwise
 from evaluators.teacher import Teacher
 from spaces.errors import NetworkError, RunError
 
 Training: TypeAlias = RecipeSettings | ProxySettings
-
-
-class Progress(Protocol):
-    """Is told of every step."""
-
-    def __call__(self, done: int, total: int, note: str = "", /) -> None:
-        """So many of the steps are done; and how it goes."""
-        ...
 
 
 WARM_UP_SHARE = 0.1
@@ -80,8 +72,8 @@ def tune(
         Tuning(network, data, task, settings, seed=seed, teacher=teacher).run(progress=progress)
 
 
-class Tuning:
-    """The training that `tune` does, step by step: it may stop, be stored, and go on unchanged.
+class Tuning(Stepwise):
+    """The training that `tune` does, step by step.
 
     Args:
         network: Trained in place; on the device of the data.
@@ -115,44 +107,16 @@ class Tuning:
         self._share = settings.distill if teacher and isinstance(settings, ProxySettings) else 0.0
         self._dropout = Generators(seed ^ 1, self._device)  # not the stream of the batches
         self._total = torch.zeros((), device=self._device)
-        self._seen, self._note = (0, 0.0), ""  # step and total at the last look at the loss
+        self._seen, self.note = (0, 0.0), ""  # step and total at the last look at the loss
 
     def run(self, until: int | None = None, progress: Progress | None = None) -> None:
-        """Train up to step `until`, by default to the end; the network is in eval mode then.
-
-        Raises:
-            RunError: The loss or a weight is no longer finite.
-        """
-        until = self.steps if until is None else min(until, self.steps)
-        batches = iter(self._stream)
-        self.network.train()
-        with self._dropout.lent():
-            while self.step < until:
-                self._one(*next(batches))
-                if progress:
-                    progress(self.step, self.steps, self._note)
+        """See `Stepwise`."""
+        super().run(until, progress)
         _refuse_infinite(self.network, self._settings)
-        self.network.eval()
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and numbers that `load` goes on from."""
-        return {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "stream": self._stream.state(),
-            "precision": self._precision.state(),
-            "dropout": self._dropout.states,
-        }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where a training of the same network, images and settings had that state."""
-        self.step = int(state["step"])
-        self.network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._stream.load(state["stream"])
-        self._precision.load(state["precision"])
-        self._dropout.states = list(state["dropout"])
+        """See `Stepwise`."""
+        super().load(state)
         self._seen = (self.step, 0.0)
 
     def _one(self, images: torch.Tensor, targets: torch.Tensor) -> None:
@@ -168,7 +132,7 @@ class Tuning:
     def _look(self) -> None:
         """At the loss, which waits for the device."""
         total, (step, before) = float(self._total.item()), self._seen
-        self._note, self._seen = f"loss {(total - before) / (self.step - step):.3f}", (self.step, total)
+        self.note, self._seen = f"loss {(total - before) / (self.step - step):.3f}", (self.step, total)
         if not math.isfinite(total):
             raise RunError(
                 f"the training loss is not finite by step {self.step} of {self.steps} "
@@ -265,31 +229,3 @@ def _one_cycle(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
-
-
-class Generators:
-    """Torch's global generators, from which dropout draws, as one training has them.
-
-    Attributes:
-        states: Of the CPU's and the device's; empty before the first use.
-    """
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._seed, self._device = seed, device
-        self.states: list[torch.Tensor] = []
-
-    @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
-        """They are this training's inside, and given back as they were."""
-        on_gpu = self._device.type == "cuda"
-        with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
-            if not self.states:
-                torch.manual_seed(self._seed)
-            else:
-                torch.set_rng_state(self.states[0])
-                if on_gpu:
-                    torch.cuda.set_rng_state(self.states[1], self._device)
-            yield
-            self.states = [torch.get_rng_state()]
-            if on_gpu:
-                self.states.append(torch.cuda.get_rng_state(self._device))

@@ -88,10 +88,10 @@ class Progress:
         if record.trial.genome == self._dense:
             self._dense_metric = metric
             self._volume = None
-        again = record.trial.genome in self._known
+        before = self._known.get(record.trial.genome)
         point = self._known[record.trial.genome] = record.value("flops") / self._dense_flops, metric
-        if again:  # its mean has moved, perhaps down: it may no longer hide others
-            self._front, self._volume = RunningFront(), None
+        if before is not None and before > point and before in self._front.points:
+            self._front, self._volume = RunningFront(), None  # its mean fell: it hides others no more
             for known in self._known.values():
                 self._front.add(*known)
         elif self._front.add(*point):

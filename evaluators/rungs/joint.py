@@ -23,10 +23,9 @@ from evaluators.identity import fingerprint_of, seed_of
 from evaluators.pools.threads import pinned_threads
 from evaluators.precision import Precision, resolve_device
 from evaluators.protocols import Task
+from evaluators.stepwise import Generators, Progress, Stepwise
 from evaluators.tasks.heads import main_output
 from evaluators.training import (
-    Generators,
-    Progress,
     Tensors,
     batch_stream,
     blended_loss,
@@ -107,10 +106,8 @@ _SETTINGS = {
 }
 
 
-class JointTraining:
+class JointTraining(Stepwise):
     """Trains a copy of a network together with its slices, for `proxy.shared_epochs` passes.
-
-    It may stop after any step, be stored, and go on unchanged.
 
     Args:
         network: Where training starts; left as it is. On the device of the data.
@@ -127,7 +124,7 @@ class JointTraining:
         self._settings = settings = proxy.model_copy(
             update={"epochs": proxy.shared_epochs, "clip_norm": proxy.clip_norm or LARGEST_GRADIENT}
         )
-        self.step, self.steps = 0, n_steps(settings, len(data))
+        self.step, self.steps, self.note = 0, n_steps(settings, len(data)), ""
         self.network = copy.deepcopy(network)
         self._space, self._ranking, self._task = workload.space, workload.ranking, task
         device = data.images.device
@@ -139,46 +136,17 @@ class JointTraining:
         self._widths = np.random.default_rng(seed)
         self._dropout = Generators(seed, device)
 
-    def run(self, until: int | None = None, progress: Progress | None = None) -> None:
-        """Train up to step `until`, by default to the end; the network is in eval mode then.
-
-        Raises:
-            RunError: The loss is no longer finite.
-        """
-        until = self.steps if until is None else min(until, self.steps)
-        batches = iter(self._stream)
-        self.network.train()
-        with self._dropout.lent():
-            while self.step < until:
-                loss = self._one(*next(batches))
-                if progress:
-                    progress(self.step, self.steps, f"loss {loss:.3f}")
-        self.network.eval()
-
     def state(self) -> dict[str, Any]:
-        """Tensors and numbers that `load` goes on from."""
-        return {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "stream": self._stream.state(),
-            "precision": self._precision.state(),
-            "dropout": self._dropout.states,
-            "widths": self._widths.bit_generator.state,
-        }
+        """See `Stepwise`."""
+        return {**super().state(), "widths": self._widths.bit_generator.state}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where a training of the same network, images and settings had that state."""
-        self.step = int(state["step"])
-        self.network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._stream.load(state["stream"])
-        self._precision.load(state["precision"])
-        self._dropout.states = list(state["dropout"])
+        """See `Stepwise`."""
+        super().load(state)
         self._widths.bit_generator.state = state["widths"]
 
-    def _one(self, images: torch.Tensor, targets: torch.Tensor) -> float:
-        """One step of all widths; the full width's loss."""
+    def _one(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        """One step of all widths."""
         for group in self._optimiser.param_groups:
             group["lr"] = self._settings.learning_rate * _rate(self.step, self.steps)
         self._optimiser.zero_grad(set_to_none=False)
@@ -193,8 +161,7 @@ class JointTraining:
                 f"learning rate {self._settings.learning_rate:g}; lower proxy.learning_rate"
             )
         self._precision.update(self.network, self._optimiser)
-        self.step += 1
-        return loss
+        self.step, self.note = self.step + 1, f"loss {loss:.3f}"
 
     def _gradients(self, images: torch.Tensor, targets: torch.Tensor, dense: torch.Tensor | None) -> float:
         """Gradients of the full width and of slices, added up; the full width's loss."""
