@@ -71,6 +71,8 @@ LOOKED_AT = ("metric", "loss", "disagreement")
 KEPT = ("score", "loss", "disagreement")
 MOST_TEST = 300  # of stratified test cases: what an evaluation costs
 LAG = 8
+SHOWN = ("naive", "shrink", "agreement", "advised")
+FIRST_SEEDS = 2  # of each set: what the form of the estimates was chosen on
 
 
 def _resnet(dims: int, channels: int, classes: int, width: int) -> dict[str, Any]:
@@ -413,6 +415,40 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def table(runs: list[dict[str, Any]]) -> str:
+    """The gains of docs/measurements.md as Markdown: mean and standard error over seeds, and how many lost."""
+    lines = [
+        f"| data | ranked by, front | {' | '.join(CONTROLLERS)} |",
+        "|" + "---|" * (2 + len(CONTROLLERS)),
+    ]
+    gains: dict[tuple[str, str, str], np.ndarray] = {}
+    for name in CASES:
+        of_data = [run["hypervolumes"] for run in runs if run["data"] == name]
+        for label in SHOWN:
+            cells = []
+            for controller in CONTROLLERS:
+                found = [
+                    volumes[label][controller]["test"] - volumes["naive"]["ladder"]["test"]
+                    for volumes in of_data
+                    if controller in volumes.get(label, {})
+                ]
+                gains[name, label, controller] = gain = np.array(found)
+                error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+                cells.append(f"{gain.mean():+.3f} ± {error:.3f}" if len(gain) else "")
+            lines.append(f"| {name}, {len(of_data)} seeds | {label} | {' | '.join(cells)} |")
+    for label in SHOWN:
+        means = [np.mean([gains[n, label, c].mean() for n in CASES]) for c in CONTROLLERS]
+        lines.append(f"| mean | {label} | {' | '.join(f'{mean:+.3f}' for mean in means)} |")
+    for label in SHOWN:
+        every = np.concatenate([gains[n, label, c] for n in CASES for c in CONTROLLERS if c != "ladder"])
+        later = [gains[n, label, c][FIRST_SEEDS:].mean() for n in CASES for c in CONTROLLERS if c != "ladder"]
+        lines.append(
+            f"{label}: {(every < 0).sum()} of {len(every)} searches below the ladder, worst "
+            f"{every.min():+.3f}; without the first {FIRST_SEEDS} seeds {np.mean(later):+.3f}"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -424,8 +460,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()) / "generalisation")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="only print what --out holds, as Markdown")
     options = parser.parse_args()
     out: Path = options.out
+    if options.table:
+        print(table(json.loads(out.read_text())["runs"]))
+        return
     torch.set_num_threads(1)
     for seed in options.seeds:
         for name in options.data:
