@@ -416,7 +416,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """The gains of docs/measurements.md as Markdown: mean and standard error over seeds, and how many lost."""
+    """The gains of docs/measurements.md as Markdown: means and standard errors over seeds, who lost."""
     lines = [
         f"| data | ranked by, front | {' | '.join(CONTROLLERS)} |",
         "|" + "---|" * (2 + len(CONTROLLERS)),
