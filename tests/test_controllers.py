@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,19 @@ def test_global_random_state_neither_matters_nor_changes(name: str) -> None:
     calm = drive(make(name), n_trials(name))
     assert state() == before
     assert drive(make(name), n_trials(name), between=disturb) == calm
+
+
+@every
+def test_campaigns_in_threads_do_not_disturb_each_other(name: str) -> None:
+    alone = [drive(make(name, seed=seed), n_trials(name)) for seed in (0, 1)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # let them take turns often
+    try:
+        with ThreadPoolExecutor(2) as both:
+            together = list(both.map(lambda seed: drive(make(name, seed=seed), n_trials(name)), (0, 1)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert together == alone
 
 
 @every

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from math import comb
+from threading import Lock
 
 import numpy as np
 from deap import base, tools
@@ -15,6 +16,9 @@ from spaces.fronts import non_dominated
 from spaces.messages import Genome
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
+
+
+_lending = Lock()  # the global generators are one for all threads
 
 
 @cache
@@ -137,11 +141,12 @@ class Nsga3Controller(Nsga2Controller):
 @contextmanager
 def _seeded_random(seed: int) -> Iterator[None]:
     """Lend DEAP the global `random` and NumPy's, seeded, and give the caller's states back."""
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # what DEAP draws from
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+    with _lending:
+        state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # what DEAP draws from
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
