@@ -17,7 +17,6 @@ from spaces.messages import Genome
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
 
-
 _lending = Lock()  # the global generators are one for all threads
 
 
