@@ -1,10 +1,10 @@
 """What a search finds on unseen patients: test hypervolume beside validation hypervolume.
 
-    python -m benchmarks.generalisation [--data breastmnist ...] [--seeds 0 1 ...] [--trials 100]
+    python -m benchmarks.generalisation [--data breastmnist ...] [--seeds 0 1 ...] [--rung shared]
 
 For every data set and seed (of the dense network, the joint training and the search) ladder, random,
-NSGA-II and TPE search with the same number of evaluations at the rung `shared`, once as is usual (rank by
-the metric on val, take the observed front) and with each remedy alone and together:
+NSGA-II, TPE and `structured` search with the same number of evaluations at one rung, once as is usual (rank
+by the metric on val, take the observed front) and with each remedy alone and together:
 
 - agreement: rank by the agreement with the dense network on training images, and take that front: no label
   of val takes part (`evaluators.disagreement`); agreed front: only take the front by it;
@@ -16,12 +16,13 @@ the metric on val, take the observed front) and with each remedy alone and toget
 - cross_fit: train + val in three folds, out-of-fold values pooled, promising genomes go on to folds 2 and 3;
 - replicates: a quarter of the evaluations repeat what may be on the front.
 
-All are judged alike: the networks of the front, sliced from the weights that the original train split gave,
-on the test split. `test` is the hypervolume of the front as it was chosen, each network standing for the
-budgets from its own FLOPs to the next one's (what a user would get); `test_best` lets the better of the
-chosen networks stand in, as hypervolumes do. Both above the dense network's test metric - 0.10.
+All are judged alike: the networks of the front, with the weights that the rung gave them on the original
+train split, on the test split. `test` is the hypervolume of the front as it was chosen, each network standing
+for the budgets from its own FLOPs to the next one's (what a user would get); `test_best` lets the better of
+the chosen networks stand in, as hypervolumes do. Both above the dense network's test metric - 0.10.
 
-Results are added to generalisation.json, a data set and seed at a time; settings that are there are skipped.
+Results are added to generalisation.json (generalisation_RUNG.json for another rung than `shared`), a data set
+and seed at a time; settings that are there are skipped.
 """
 
 import argparse
@@ -148,9 +149,10 @@ SETTINGS = {
 class Bank:
     """The evaluations of one data set and seed, each done once."""
 
-    def __init__(self, name: str, seed: int, artifacts: Path) -> None:
+    def __init__(self, name: str, seed: int, artifacts: Path, rung: str) -> None:
+        self.rung = rung
         recipe = {"batch_size": 32, "seed": seed, "threads": 1, **CASES[name].get("recipe", _RECIPE)}
-        proxy = {"rung": "shared", "shared_epochs": 15, "learning_rate": 0.02, "device": "cpu"}
+        proxy = {"rung": rung, "shared_epochs": 15, "learning_rate": 0.02, "device": "cpu"}
         table = {"name": name, **CASES[name], "recipe": recipe, "proxy": proxy}
         self.config = parse_config(table)
         splits, self.task, _, self.space = trace_network(self.config)
@@ -164,7 +166,7 @@ class Bank:
         self._base = replace(base, splits=both).build()
         self._test_targets = test.targets
         self._folds = lru_cache(maxsize=1)(self._build_folds)
-        self._kept = artifacts / f"{name}-{seed}-evaluations.npz"
+        self._kept = artifacts / f"{name}-{seed}-evaluations{'' if rung == 'shared' else f'-{rung}'}.npz"
         self._seen = _loaded(self._kept)
         self._metric = find_metric(self.config.task.metric, self.config.task.kind)
         self.evaluations = 0
@@ -199,12 +201,12 @@ class Bank:
 
     def _evaluate_base(self, genome: Genome, replicate: int) -> dict[str, np.ndarray]:
         if (genome, replicate) not in self._seen:
-            found = self._checked(self._base.evaluate(Trial(0, genome, "shared", replicate)))
+            found = self._checked(self._base.evaluate(Trial(0, genome, self.rung, replicate)))
             self._seen[genome, replicate] = {name: found[name] for name in KEPT}
         return self._seen[genome, replicate]
 
     def _evaluate_fold(self, genome: Genome, replicate: int, fold: int) -> dict[str, np.ndarray]:
-        return self._checked(self._folds()[fold].evaluate(Trial(0, genome, "shared", replicate)))
+        return self._checked(self._folds()[fold].evaluate(Trial(0, genome, self.rung, replicate)))
 
     def _checked(self, outcome: Outcome) -> dict[str, np.ndarray]:
         if outcome.error:
@@ -215,6 +217,8 @@ class Bank:
     def _workload(self, splits: Splits) -> Workload:
         network, _ = build_network(self.config.network, seed=self.config.recipe.seed)
         workload, _ = make_workload(self.config, network, splits, self.space, self._artifacts, Monitor())
+        if self.rung != "shared":
+            return workload
         task = make_task(self.config.task, splits)
         return replace(workload, shared=shared_weights(workload, task, cache_dir=self._artifacts))
 
@@ -266,11 +270,11 @@ def search(bank: Bank, controller: str, setting: Setting, seed: int, trials: int
     proposer = make_controller(controller, space, (FLOPS, value), seed, first, yardstick=yardstick)
     schedule: Schedule
     if setting.schedule == "once":
-        schedule = SingleRung(proposer, space.dense, "shared", dense_replicates=1)
+        schedule = SingleRung(proposer, space.dense, bank.rung, dense_replicates=1)
     elif setting.schedule == "cross_fit":
-        schedule = Racing(proposer, space.dense, value, "shared", folds=FOLDS, share=0.5, replicates=1)
+        schedule = Racing(proposer, space.dense, value, bank.rung, folds=FOLDS, share=0.5, replicates=1)
     else:
-        schedule = Racing(proposer, space.dense, value, "shared", share=0.25)
+        schedule = Racing(proposer, space.dense, value, bank.rung, share=0.25)
     records: list[Record] = []
     untold: deque[Record] = deque()
     for number in range(trials):
@@ -357,17 +361,15 @@ def judge(bank: Bank, records: list[Record], setting: Setting) -> dict[str, floa
     }
 
 
-def one(
-    name: str, seed: int, trials: int, artifacts: Path, labels: list[str], controllers: list[str]
-) -> dict[str, Any]:
-    """These controllers and settings on one data set with one seed."""
-    began = time.perf_counter()
-    bank = Bank(name, seed, artifacts)
+def one(name: str, seed: int, labels: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """These settings on one data set with one seed."""
+    began, trials = time.perf_counter(), options.trials
+    bank = Bank(name, seed, options.artifacts, options.rung)
     prepared_s = time.perf_counter() - began
     rows: dict[str, dict[str, Any]] = {}
     for label in labels:
         setting, rows[label] = SETTINGS[label], {}
-        for controller in controllers:
+        for controller in options.controllers:
             records = search(bank, controller, setting, seed, trials)
             rows[label][controller] = judge(bank, records, setting)
             bank.save()
@@ -375,6 +377,7 @@ def one(
     return {
         "data": name,
         "seed": seed,
+        "rung": options.rung,
         "trials": trials,
         "cases": sizes,
         "mflops": float(bank.space.cost(bank.space.dense).flops[0] / 1e6),
@@ -459,10 +462,12 @@ def main() -> None:
     parser.add_argument("--controllers", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS))
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()) / "generalisation")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--rung", choices=("shared", "finetune"), default="shared")
+    parser.add_argument("--out", type=Path, help="default generalisation.json, or generalisation_RUNG.json")
     parser.add_argument("--table", action="store_true", help="only print what --out holds, as Markdown")
     options = parser.parse_args()
-    out: Path = options.out
+    other = RESULTS if options.rung == "shared" else RESULTS.with_stem(f"{RESULTS.stem}_{options.rung}")
+    out: Path = options.out or other
     if options.table:
         print(table(json.loads(out.read_text())["runs"]))
         return
@@ -477,7 +482,7 @@ def main() -> None:
             if not set(labels) - {"naive"}:
                 continue
             labels = ["naive", *(label for label in labels if label != "naive")]
-            run = one(name, seed, options.trials, options.artifacts, labels, options.controllers)
+            run = one(name, seed, labels, options)
             runs = sorted([*known, run], key=lambda run: (run["data"], run["seed"]))
             result = {
                 "date": datetime.now(UTC).date().isoformat(),
