@@ -3,7 +3,7 @@
     python -m benchmarks.agreement [--data breastmnist ...] [--seeds 0 1 2] [--trials 60]
 
 Every controller searches FLOPs and disagreement with dense on training images, at the rung `shared` of the
-networks in `benchmarks.generalisation`, whose weights are trained once (dense seed 0): nothing is simulated,
+networks in `benchmarks.cases`, whose weights are trained once (dense seed 0): nothing is simulated,
 each evaluation is done once and shared by all. All start from the same first trials, on a lag of 8.
 
 - `agreement`: hypervolume in log2 FLOPs (down to 1/64) and disagreement over that of the ladder's worst
@@ -30,7 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from benchmarks.generalisation import CASES, LAG, Bank, deployed
+from benchmarks.cases import CASES, LAG, Bank
+from benchmarks.generalisation import deployed
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.structured.controller import StructuredController

@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.generalisation import _RECIPE, CASES
+from benchmarks.cases import CASES, RECIPE
 from search.config import parse_config
 from search.describe import versions
 from search.launch import calibrate
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 
 def one(name: str, networks: int, folder: Path) -> dict[str, Any]:
     """The calibration of one data set, with `shared` against `finetune` of two epochs."""
-    recipe = {"batch_size": 32, "threads": 1, **CASES[name].get("recipe", _RECIPE)}
+    recipe = {"batch_size": 32, "threads": 1, **CASES[name].get("recipe", RECIPE)}
     proxy = {"epochs": 2, "full_epochs": 8, "shared_epochs": 20, "learning_rate": 0.02, "device": "cpu"}
     table = {"name": name, **CASES[name], "recipe": recipe, "proxy": proxy}
     config = parse_config({**table, "calibrate": {"networks": networks}})

@@ -5,7 +5,7 @@
 - analytic: 20 groups of very different sensitivity, with the noise of 80 validation images and without;
   hypervolume of the networks asked, by their true metric, after 20, 40, 60 and 100 trials on a lag of 8.
 - asks: seconds of processor time an ask of `structured` takes with 500 trials told, 60 groups, 500 cases.
-- images: 60 evaluations each at the rung `shared` (see `benchmarks.generalisation`, whose data and banks
+- images: 60 evaluations each at the rung `shared` (see `benchmarks.cases`, whose data and banks
   these are); the front chosen by what was observed, and by what the damage model believes, both on val. The
   test split judges: `test` as chosen, each network standing for the budgets from its own FLOPs to the next
   one's; `test_best` lets the better ones stand in. Nothing is tuned on test.
@@ -27,7 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from benchmarks.generalisation import CASES, LAG, Bank, deployed
+from benchmarks.cases import CASES, LAG, Bank
+from benchmarks.generalisation import deployed
 from search.controllers.base import Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler

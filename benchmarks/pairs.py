@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.generalisation import _resnet
+from benchmarks.cases import resnet
 from search.config import CampaignConfig, parse_config
 
 
@@ -53,13 +53,13 @@ _VOLUMES = {
 }
 PAIRS: dict[str, dict[str, Any]] = {
     "nuclei-unet": {"network": _unet(2, 3, 2), "data": _NUCLEI, **_MASKS},
-    "breast-resnet": {"network": _resnet(2, 1, 2, 16), "data": _BREAST, **_CLASSES},
-    "adrenal-resnet": {"network": _resnet(3, 1, 2, 8), "data": _ADRENAL, **_SHAPES},
+    "breast-resnet": {"network": resnet(2, 1, 2, 16), "data": _BREAST, **_CLASSES},
+    "adrenal-resnet": {"network": resnet(3, 1, 2, 8), "data": _ADRENAL, **_SHAPES},
     "pneumonia-densenet": {"network": _densenet(2, 1, 2), "data": _PNEUMONIA, **_CLASSES},
     "vessels-unet": {"network": _unet(2, 3, 2), "data": _VESSELS, **_MASKS},
     "hippocampus-unet": {"network": _unet(3, 1, 3), "data": _HIPPOCAMPUS, **_VOLUMES},
     "breast-densenet": {"network": _densenet(2, 1, 2), "data": _BREAST, **_CLASSES},
-    "pneumonia-resnet": {"network": _resnet(2, 1, 2, 16), "data": _PNEUMONIA, **_CLASSES},
+    "pneumonia-resnet": {"network": resnet(2, 1, 2, 16), "data": _PNEUMONIA, **_CLASSES},
     "nuclei-attention": {"network": _attention(3, 2), "data": _NUCLEI, **_MASKS},
     "adrenal-densenet": {"network": _densenet(3, 1, 2, 16), "data": _ADRENAL, **_SHAPES},
 }
