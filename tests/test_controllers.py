@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -526,6 +527,29 @@ def test_searching_beats_chance_and_chance_beats_the_ladder() -> None:
     assert hypervolumes("nsga2", seeds=range(8)) > 1.05 * chance
     assert hypervolumes("local", seeds=range(8)) > 1.05 * chance
     assert hypervolumes("optuna:tpe") > 1.05 * chance
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+def test_an_ask_costs_the_same_however_large_the_front(name: str) -> None:
+    controller, genomes = make(name, WIDE), Genes(WIDE)
+    rng = np.random.default_rng(0)
+    dense = WIDE.cost(WIDE.dense).flops[0]
+
+    def median_s(numbers: range) -> float:
+        """Of the last asks, where nothing that was told dominates anything else."""
+        spent = []
+        for number in numbers:
+            genome = genomes.mutate(WIDE.uniform(float(rng.uniform(0.05, 1.0))), rng)
+            flops = float(WIDE.cost(genome).flops[0])
+            controller.tell(record(WIDE, number, genome, auc=0.5 + 0.1 * flops / dense))
+            if number >= numbers.stop - 40:
+                began = time.thread_time()
+                controller.ask(1)
+                spent.append(time.thread_time() - began)
+        return float(np.median(spent))
+
+    early = median_s(range(200))
+    assert median_s(range(200, 3000)) < 3 * early
 
 
 def test_a_swap_keeps_the_flops() -> None:

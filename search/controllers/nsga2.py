@@ -12,7 +12,6 @@ from deap import base, tools
 
 from search.controllers.base import SequentialController, at_least
 from search.controllers.sampling import StratifiedSampler
-from spaces.fronts import non_dominated
 from spaces.messages import Genome
 from spaces.objectives import Objective
 from spaces.space import ChannelSpace
@@ -35,11 +34,16 @@ class _Individual(list[int]):
         self.fitness = _fitness_of(len(losses))(tuple(losses.tolist()))
 
 
+_RESERVE = 2
+"""So many times the population is kept of what was told: a mean that falls may let the next best in again."""
+
+
 class Nsga2Controller(SequentialController):
-    """Steady-state NSGA-II: the population is the best of all that was told.
+    """Steady-state NSGA-II: the population is the best of what was told, and a reserve of the next best.
 
     Two parents by binary tournament on rank and crowding, uniform crossover, then a lognormal step in about
-    one gene. Random genomes, evenly spread along the FLOPs axis, until half a population was told.
+    one gene. Random genomes, evenly spread along the FLOPs axis, until half a population was told. An ask
+    costs the same however much was told, however large the front.
 
     Args:
         space: Where genomes come from.
@@ -63,12 +67,11 @@ class Nsga2Controller(SequentialController):
         super().__init__(space, objectives, seed, first)
         self._size = at_least("population", population, 8)
         self._sampler = StratifiedSampler(space)
-        self._told_of: dict[Genome, _Individual] = {}
-        self._contenders: list[_Individual] = []  # those that can still be in the population
+        self._contenders: dict[Genome, _Individual] = {}  # those that can still be in the population
         self._population: list[_Individual] = []
 
     def _propose(self, rng: np.random.Generator) -> Genome | None:
-        if len(self._told_of) < self._size // 2:
+        if len(self._contenders) < self._size // 2:
             return self._fresh(self._sampler.draw(rng), rng)
         with _seeded_random(int(rng.integers(2**63))):
             if not self._population:
@@ -80,29 +83,16 @@ class Nsga2Controller(SequentialController):
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
         if losses is None:
             return
-        changed = genome in self._told_of
-        self._told_of[genome] = _Individual(genome, losses)
-        if changed:  # a mean that changes may bring back what it had pushed out
-            self._contenders = list(self._told_of.values())
-        else:
-            self._contenders.append(self._told_of[genome])
+        self._contenders[genome] = _Individual(genome, losses)
         self._population = []
 
     def _select(self) -> list[_Individual]:
-        """The best of the contenders, by rank first.
-
-        Only whole ranks that reach into the population stay contenders, so that the cost of an ask goes with
-        the size of the front and not with the number of trials.
-        """
-        losses = np.array([one.losses for one in self._contenders])
-        chosen: list[int] = []
-        rest = np.arange(len(losses))
-        while len(rest) and len(chosen) < self._size:  # DEAP would sort all ranks, in quadratic time
-            front = non_dominated(losses[rest])
-            chosen += rest[front].tolist()
-            rest = rest[~front]
-        self._contenders = [self._contenders[i] for i in chosen]
-        return self._survivors(self._contenders, min(self._size, len(chosen)))
+        """The best of the contenders, which are thinned where the worst cannot matter any more."""
+        if len(self._contenders) > (1 + _RESERVE) * self._size:
+            best = self._survivors(list(self._contenders.values()), _RESERVE * self._size)
+            self._contenders = {tuple(one): one for one in best}
+        contenders = list(self._contenders.values())
+        return self._survivors(contenders, min(self._size, len(contenders)))
 
     def _survivors(self, individuals: list[_Individual], size: int) -> list[_Individual]:
         """By rank, then by crowding, which is written into them."""
