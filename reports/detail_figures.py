@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.drawing import drawn, error_bar, set_titles
+from reports.drawing import drawn, error_bar, group_axis, set_titles
 from reports.theme import (
     ADVISED,
     FAINT,
@@ -116,7 +116,8 @@ def calibration_figure(calibration: pd.DataFrame) -> go.Figure:
         )
     timed = [f"{label}, {s:.2g} s" for label, s in zip(labels, calibration["seconds"], strict=True)]
     _rows_layout(figure, timed, "Kendall's tau with full")
-    figure.update_xaxes(range=[-1.05, 1.05])
+    lowest = float(np.nanmin(calibration[["low", "within_low"]].to_numpy(float), initial=-0.1))
+    figure.update_xaxes(range=[lowest - 0.05, 1.05])
     ceiling = float(calibration["tau"].iloc[-1])
     if np.isfinite(ceiling):
         figure.add_vline(x=ceiling, line={"color": INK, "width": 1.2, "dash": "dash"})
@@ -172,7 +173,7 @@ def prior_figure(outcome: pd.DataFrame) -> go.Figure:
     Args:
         outcome: As `CampaignReport.prior_outcome`.
     """
-    names = [html.escape(str(name)) for name in outcome["group"]]
+    names = [str(name) for name in outcome["group"]]
     experts = [str(name) for name in outcome.columns if name not in ("group", "observed", "sd")]
     styles = zip(experts, cycle((LADDER, GREEN, PINK, GOLD)), cycle(_SYMBOLS[1:]), strict=False)
     series = [(name, f"foreseen by {name}", colour, symbol) for name, colour, symbol in styles]
@@ -189,13 +190,13 @@ def prior_figure(outcome: pd.DataFrame) -> go.Figure:
                 mode="markers",
                 marker=_marker(9, colour, symbol),
                 error_y=error_bar(middle - spread, middle, middle + spread, colour, 1.6),
-                customdata=names,
+                customdata=[html.escape(name) for name in names],
                 hovertemplate="<b>%{customdata}</b>: %{y:.3f}",
             )
         )
-    figure.update_layout(layout(height=360))
+    figure.update_layout(layout(height=290))
     set_titles(figure, "channel groups, from the input to the output", "damage of the group")
-    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, tickangle=-50, automargin=True)
+    group_axis(figure, names)
     figure.add_hline(y=0, line={"color": FAINT, "width": 1.2})
     return _with_legend(figure)
 

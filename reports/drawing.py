@@ -1,6 +1,8 @@
 """What all figures share: names at the ends of lines, titles, intervals, and the script that draws them."""
 
 import html
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from reports.theme import MUTED
+
 PLOTLY_JS = Path(__file__).parent / "templates" / "plotly-basic.min.js"
 """Plotly's own build of bars and points (MIT), of the version that the Python package writes for."""
+MOST_NAMED = 48
+"""Names along an axis; of more, every second or third is written."""
 
 
 def plotly_js() -> str:
@@ -26,6 +32,36 @@ def set_titles(figure: go.Figure, x: str, y: str) -> None:
     """Titles of both axes, as text."""
     figure.update_xaxes(title={"text": html.escape(x), "standoff": 12})
     figure.update_yaxes(title={"text": html.escape(y), "standoff": 10})
+
+
+def group_axis(figure: go.Figure, names: Sequence[str]) -> None:
+    """Channel groups along the x axis at 0, 1, 2 ..., and as much more height as their names take."""
+    shown = short_names(names)
+    step = -(-len(names) // MOST_NAMED)
+    figure.layout.height += round(5.5 * max(map(len, shown), default=0))
+    figure.update_xaxes(
+        range=[-0.6, len(names) - 0.4],
+        tickvals=list(range(0, len(names), step)),
+        ticktext=[html.escape(name) for name in shown[::step]],
+        autotickangles=[0, -50, -90],
+        tickfont={"color": MUTED, "size": 11},
+        showgrid=False,
+        automargin=True,
+    )
+
+
+def short_names(names: Sequence[str], most: int = 24) -> list[str]:
+    """The last parts of dotted names that fit into so many letters; whole where two would look alike."""
+
+    def end(name: str) -> str:
+        parts = name.split(".")
+        while len(parts) > 1 and len(".".join(parts)) >= most:
+            parts = parts[1:]
+        return name if len(name) <= most else "…" + ".".join(parts)
+
+    ends = [end(str(name)) for name in names]
+    times = Counter(ends)
+    return [short if times[short] == 1 else str(name) for short, name in zip(ends, names, strict=True)]
 
 
 def error_bar(low: Any, middle: Any, high: Any, colour: str, width: float = 1.4) -> dict[str, Any]:

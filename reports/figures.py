@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.drawing import drawn, error_bar, name_lines, set_titles
+from reports.drawing import drawn, error_bar, group_axis, name_lines, set_titles
 from reports.theme import (
     ADVISED,
     BAR,
@@ -111,12 +111,9 @@ def history_figure(history: pd.DataFrame, ladder_hypervolume: float, metric_name
     )
     figure.add_hline(y=ladder_hypervolume, line={"color": LADDER, "width": 1.5, "dash": "dot"})
     top = 1.12 * max(last, ladder_hypervolume, 0.01)
-    labels = [
-        (last, f"search {last:.3f}", FRONT),
-        (ladder_hypervolume, f"ladder {ladder_hypervolume:.3f}", LADDER),
-    ]
-    name_lines(figure, labels, (0.0, top))
+    _name_levels(figure, last, ladder_hypervolume, top)
     figure.update_layout(layout(height=300))
+    figure.update_layout(margin={"r": 16})
     set_titles(figure, "trials finished", f"hypervolume ({metric_name} × octaves)")
     figure.update_yaxes(range=[0, top])
     figure.update_xaxes(range=[0, max(float(history["number"].max()) + 1 if len(history) else 1, 1)])
@@ -130,24 +127,25 @@ def ratios_figure(groups: pd.DataFrame, genome: Sequence[int]) -> go.Figure:
         groups: name, units, channels and flops_share of each group, in the order of the genome.
         genome: Kept units per group.
     """
-    names = [html.escape(str(name)) for name in groups["name"]]
+    names, place = [str(name) for name in groups["name"]], np.arange(len(groups))
     kept = np.asarray(genome) / groups["units"].to_numpy()
     channels = np.rint(kept * groups["channels"].to_numpy()).astype(int)
-    details = np.column_stack([channels, groups["channels"], 100 * groups["flops_share"].to_numpy(float)])
-    hover = "<b>%{x}</b><br>%{customdata[0]} of %{customdata[1]} channels kept"
+    shares = 100 * groups["flops_share"].to_numpy(float)
+    details = zip(channels, groups["channels"], shares, map(html.escape, names), strict=True)
+    hover = "<b>%{customdata[3]}</b><br>%{customdata[0]} of %{customdata[1]} channels kept"
     if groups["flops_share"].notna().all():
         hover += "<br>takes part in %{customdata[2]:.1f} % of dense's FLOPs"
     few = len(groups) <= 24
     figure = go.Figure()
     figure.add_trace(
-        go.Bar(x=names, y=np.full(len(names), 100), marker={"color": TRACK}, hoverinfo="skip", name="dense")
+        go.Bar(x=place, y=np.full(len(names), 100), marker={"color": TRACK}, hoverinfo="skip", name="dense")
     )
     figure.add_trace(
         go.Bar(
-            x=names,
+            x=place,
             y=100 * kept,
             marker={"color": FRONT},
-            customdata=details,
+            customdata=[list(row) for row in details],
             hovertemplate=hover + "<extra></extra>",
             text=[str(count) for count in channels] if few else None,
             textposition="outside",
@@ -156,13 +154,12 @@ def ratios_figure(groups: pd.DataFrame, genome: Sequence[int]) -> go.Figure:
             name="kept",
         )
     )
-    figure.update_layout(layout(height=340))
+    figure.update_layout(layout(height=270))
     set_titles(figure, "channel groups, from the input to the output", "channels kept (%)")
-    figure.update_layout(barmode="overlay", bargap=0.22, margin={"r": 16})
+    bare = 1 - 0.78 * min(1.0, len(names) / 8)  # a few groups are no walls
+    figure.update_layout(barmode="overlay", bargap=bare, margin={"r": 16})
     figure.update_yaxes(range=[0, 114], tickvals=[0, 25, 50, 75, 100])
-    figure.update_xaxes(
-        type="category", tickangle=-50, tickfont={"size": 11}, showgrid=False, automargin=True
-    )
+    group_axis(figure, names)
     return figure
 
 
@@ -305,6 +302,7 @@ def _name_ladder(figure: go.Figure, rung: pd.Series) -> None:
         y=rung["metric"],
         text="uniform ladder",
         font={"color": LADDER, "size": 13},
+        bgcolor=PAPER,
         ax=46,
         ay=74,
         xanchor="center",
@@ -314,3 +312,31 @@ def _name_ladder(figure: go.Figure, rung: pd.Series) -> None:
         arrowcolor=LADDER,
         standoff=7,
     )
+
+
+def _name_levels(figure: go.Figure, search: float, ladder: float, top: float) -> None:
+    """Both levels' names at the right, where the curve has arrived: above the upper one, below the lower.
+
+    Below a level at the axis there is no room.
+    """
+    room = 0.12 * top
+    upper, lower = sorted(
+        [(search, f"search {search:.3f}", FRONT), (ladder, f"ladder {ladder:.3f}", LADDER)], reverse=True
+    )
+    close = lower[0] < room and upper[0] - lower[0] < room
+    for (value, text, colour), shift in (
+        (upper, 29 if close else 11),
+        (lower, 11 if lower[0] < room else -11),
+    ):
+        figure.add_annotation(
+            x=1.0,
+            xref="paper",
+            y=value,
+            text=html.escape(text),
+            font={"color": colour, "size": 13},
+            bgcolor=PAPER,
+            borderpad=1,
+            showarrow=False,
+            xanchor="right",
+            yshift=shift,
+        )

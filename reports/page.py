@@ -91,6 +91,7 @@ def render(reports: Sequence[CampaignReport]) -> str:
         compared=list(compared),
         percent=percent,
         signed=signed,
+        figure=figure,
         figures=[campaign["figures"] for campaign in payload["campaigns"]],
         answers=[answer(report) for report in reports],
         policy=script_policy(scripts.values()),
@@ -135,6 +136,11 @@ def percent(ratio: float) -> str:
     value = 100 * ratio
     digits = 0 if value >= 10 else 1 if value >= 1 else 2
     return f"{value:.{digits}f} %"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """A figure as tables have it; a dash where it is not known."""
+    return "–" if value != value else f"{value:.{digits}f}"
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -37,7 +37,6 @@ def campaign_payload(report: CampaignReport) -> dict[str, Any]:
         "genomes": [list(map(int, genome)) for genome in trials["genome"]],
         "units": plain(report.groups["units"]),
         "channels": plain(report.groups["channels"]),
-        "shares": plain(100 * report.groups["flops_share"]),
         "reach": CLASSES_REACH,
         "measure": str(report.classes["measure"].iloc[0]) if len(report.classes) else "",
         "classNames": [str(name) for name in dict.fromkeys(report.classes["class"])],

@@ -24,7 +24,7 @@ from reports.detail_figures import (
     weights_figure,
 )
 from reports.details import class_frame, finalised_frame, latency_frame, replicates_frame
-from reports.drawing import plotly_js
+from reports.drawing import plotly_js, short_names
 from reports.examples import Examples, outlined, png, write_example_page
 from reports.figures import MOST_DRAWN, compare_figure, front_figure, history_figure, ratios_figure
 from reports.page import answer, percent, render, signed, write_report
@@ -614,7 +614,7 @@ def test_no_array_over_cases_gets_onto_the_page(page: str) -> None:
     found = samples.records(2)
     assert len(found) < samples.CASES
     numbers = data_of(render([samples.report(found)]))["campaigns"][0]
-    for name in ("columns", "genomes", "classes", "tested", "latency", "shares"):
+    for name in ("columns", "genomes", "classes", "tested", "latency", "units"):
         assert samples.CASES not in lengths(numbers[name])
     assert not {"score", "shares_per_case", "per_case", "patients"} & set(numbers["columns"])
 
@@ -679,3 +679,22 @@ def test_outlines_run_inside_a_mask_and_pngs_hold_what_was_put_in() -> None:
     from PIL import Image
 
     assert np.array_equal(np.array(Image.open(io.BytesIO(png(drawn)))), drawn)
+
+
+def test_names_of_groups_are_cut_where_they_stay_distinct() -> None:
+    deep = "model.1.submodule.1.submodule"
+    names = ["conv1", f"{deep}.residual", f"{deep}.2.conv", "other.module.1.submodule.2.conv"]
+    assert short_names(names) == ["conv1", "…1.submodule.residual", *names[2:]]
+
+
+def test_levels_of_the_history_are_named_apart_from_each_other_and_from_the_axis() -> None:
+    history = pd.DataFrame({"number": [0, 1], "hypervolume": [0.0, 0.25]})
+
+    def shifts(ladder: float, last: float) -> dict[str, float]:
+        figure = history_figure(history.assign(hypervolume=[0.0, last]), ladder, "AUC")
+        return {label.text.split()[0]: label.yshift for label in figure.layout.annotations}
+
+    assert shifts(0.2, 0.25) == {"search": 11, "ladder": -11}
+    assert shifts(0.25, 0.2) == {"search": -11, "ladder": 11}
+    assert shifts(0.0, 0.25) == {"search": 11, "ladder": 11}
+    assert shifts(0.0, 0.0) == {"search": 29, "ladder": 11}

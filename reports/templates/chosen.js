@@ -73,11 +73,12 @@ function chosenView(article, source, rows, figures) {
 
   function ratios(row) {
     const kept = row.genome.map((gene, i) => Math.round((gene * source.channels[i]) / source.units[i]));
+    const bars = figures.ratios.figure.data[1];
     const change = {
       y: row.genome.map((gene, i) => (100 * gene) / source.units[i]),
-      customdata: kept.map((count, i) => [count, source.channels[i], source.shares[i]]),
+      customdata: kept.map((count, i) => [count, ...bars.customdata[i].slice(1)]),
     };
-    if (figures.ratios.figure.data[1].text) change.text = kept.map(String);
+    if (bars.text) change.text = kept.map(String);
     update(figures.ratios, "kept", change);
     at("[data-out=groups]").querySelectorAll("td:nth-child(4)").forEach((cell, i) => (cell.textContent = kept[i]));
   }

@@ -1,11 +1,11 @@
 // The networks of a campaign and the table that lists them.
 const ROWS_AT_FIRST = 200;
-const STANDING = { 3: "advised", 2: "observed front", 1: "plausible", 0: "dominated" };
+const STANDING = { 4: "reference", 3: "advised", 2: "observed front", 1: "plausible", 0: "dominated" };
 
 function networkRows({ columns: table, genomes }) {
   const rows = genomes.map((genome, i) => {
     const row = Object.fromEntries(Object.entries(table).map(([name, values]) => [name, values[i]]));
-    const standing = row.advised ? 3 : row.front ? 2 : row.plausible ? 1 : 0;
+    const standing = row.kind === "dense" ? 4 : row.advised ? 3 : row.front ? 2 : row.plausible ? 1 : 0;
     return { ...row, genome, standing, fronts: row.advised || row.front || row.kind === "dense" };
   });
   const dense = rows.find((row) => row.kind === "dense");
@@ -52,7 +52,7 @@ function networkTable(article, rows, metric, select) {
       const value = field.value(row);
       const cell = node("td", value === null ? "–" : field.show ? field.show(value) : String(value));
       if (field.text) cell.className = "text";
-      if (field.label === "standing" && row.standing >= 2) cell.classList.add("front");
+      if (field.label === "standing" && row.standing >= 2 && row.standing < 4) cell.classList.add("front");
       tr.append(cell);
     }
     const button = node("button", String(row.number), { type: "button", "aria-label": `Choose network ${row.number}` });

@@ -2,7 +2,7 @@
 // The page's data, its figures, and their colours in light, dark and print.
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
-const PAPER_WIDTH = 680; // pixels that fit on A4 and on letter
+const PAPER = { width: 680, height: 420 }; // pixels that fit on A4 and on letter, with words beside them
 const plots = [];
 let printing = false;
 
@@ -16,15 +16,33 @@ function coloured(value) {
   return value;
 }
 
-// On a narrow screen the names of lines move from the right margin to the lines' empty left end.
+// On a narrow screen the names of lines move from the right margin to the lines' empty left end, and axes say
+// less; on a projector letters grow.
 function fitted(layout, width) {
-  if (printing) return { ...layout, width: PAPER_WIDTH };
+  if (printing) return { ...layout, width: PAPER.width, height: Math.min(layout.height, PAPER.height) };
+  if (width >= 1250) return enlarged(layout, 1.25);
   if (width >= 620) return layout;
   layout.margin = { ...layout.margin, l: Math.min(layout.margin.l ?? 52, 52), r: 14 };
-  if (layout.xaxis?.title?.font) layout.xaxis.title.font.size = 11; // as long titles as fit on a phone
+  const axis = layout.xaxis ?? {};
+  if (axis.title?.font) axis.title.font.size = 11; // as long titles as fit on a phone
+  if (axis.nticks) axis.nticks = Math.min(axis.nticks, 4);
+  if (axis.ticktext) {
+    const step = Math.ceil((11 * axis.ticktext.length) / (width - 80));
+    const some = (_, i) => i % step === 0;
+    [axis.tickvals, axis.ticktext] = [axis.tickvals.filter(some), axis.ticktext.filter(some)];
+  }
   for (const label of layout.annotations ?? [])
-    Object.assign(label, label.xref === "paper" ? { x: 0, xshift: 2, yshift: 9 } : { ax: 0 });
+    if (label.ax !== undefined) label.ax = 0;
+    else if (label.xanchor === "left") Object.assign(label, { x: 0, xshift: 2, yshift: 9 });
   return layout;
+}
+
+// Every letter of a layout, larger.
+function enlarged(value, times) {
+  if (Array.isArray(value)) return value.map((item) => enlarged(item, times));
+  if (!value || typeof value !== "object") return value;
+  const grown = ([key, item]) => [key, key === "size" ? times * item : enlarged(item, times)];
+  return Object.fromEntries(Object.entries(value).map(grown));
 }
 
 function draw({ element, figure }) {
