@@ -1,18 +1,20 @@
 """Does the driver keep 64 workers busy for 10,000 trials, at a cost per trial and a memory that stay flat?
 
     python benchmarks/scale.py [--trials 10000] [--speed 2.5]
+    python benchmarks/scale.py --ray          # 3,000 trials on 64 actors of Ray, time as it is
 
-The workers are threads that sleep instead of training: log-normal times, mean 2 s, sigma 0.5. Time is
-compressed (`--speed`: everything 2.5 times faster), which asks as much more of the driver: 64 workers of 2 s
-leave it 31 ms a trial, here it has 12.5 ms. Everything else is real: the loop, the controller, records with
-per-case arrays of 2,000 cases, an SQLite file in which each record is one synchronous transaction. Results
-in scale.json:
+In the long run the workers are threads that sleep instead of training: log-normal times, mean 2 s, sigma 0.5.
+Time is compressed (`--speed`: everything 2.5 times faster), which asks as much more of the driver: 64 workers
+of 2 s leave it 31 ms a trial, here it has 12.5 ms. Everything else is real: the loop, the controller, records
+with per-case arrays of 2,000 cases, an SQLite file in which each record is one synchronous transaction.
+Results in scale.json:
 
 - busy: the sum of the sleeping times over 64 times the wall time of the whole campaign, its start and its
   end included;
 - ask, tell, find and store time per trial (CPU time of the driver's thread; store: wall time, with the disk),
   means of the 100 trials up to the 100th, 1,000th and 10,000th, and the driver's resident memory then;
-- how busy the workers are for lags from 64 (the slowest of 64 trials holds up the rest) to 512.
+- how busy the workers are for lags from 64 (the slowest of 64 trials holds up the rest) to 512;
+- ray: the same on actors that are there (their start apart), for 2 s a trial, and what an actor holds.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from evaluators.analytic import AnalyticWorkload
+from evaluators.analytic import AnalyticEvaluator, AnalyticWorkload
+from evaluators.protocols import Pool
 from search.campaign import Budget, Campaign
 from search.controllers.registry import make_controller
 from search.describe import versions
@@ -52,32 +56,49 @@ MARKS = (100, 1_000, 10_000)
 PARTS = ("ask", "tell", "find", "store")
 
 
+@dataclass(frozen=True, eq=False)
+class SleepingWorkload(AnalyticWorkload):
+    """Sleeps as long as a training might take, then knows the answer, with arrays of `CASES` cases."""
+
+    speed: float = field(kw_only=True)
+
+    def sleep_of(self, number: int) -> float:
+        """Seconds that a trial takes."""
+        normal = np.random.default_rng(number).standard_normal()
+        return float(MEAN_S * np.exp(SIGMA * normal - SIGMA**2 / 2) / self.speed)
+
+    def build(self) -> "SleepingEvaluator":
+        return SleepingEvaluator(self)
+
+
+class SleepingEvaluator(AnalyticEvaluator):
+    def __init__(self, workload: SleepingWorkload) -> None:
+        super().__init__(workload)
+        self._sleep_of = workload.sleep_of
+
+    def evaluate(self, trial: Trial) -> Outcome:
+        sleep_s = self._sleep_of(abs(trial.number))
+        time.sleep(sleep_s)
+        outcome = super().evaluate(trial)
+        noise = np.random.default_rng(abs(trial.number)).random((4, CASES), dtype=np.float32)
+        cases = {"metric": noise[0], "loss": noise[1], "score": noise[2:].T}
+        return Outcome(trial.number, outcome.status, outcome.values, cases, {"wall_s": sleep_s})
+
+
 class SleepingPool:
-    """64 workers that sleep, then know the answer."""
+    """64 threads for workers."""
 
     workers = WORKERS
 
-    def __init__(self, workload: AnalyticWorkload, speed: float) -> None:
+    def __init__(self, workload: SleepingWorkload) -> None:
         self._evaluator = workload.build()
-        self._speed = speed
         self._threads = ThreadPoolExecutor(WORKERS)
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.pending = 0
-        self.slept_s = 0.0
 
     def submit(self, trial: Trial) -> None:
         self.pending += 1
-        rng = np.random.default_rng(trial.number)
-        sleep_s = MEAN_S * np.exp(SIGMA * rng.standard_normal() - SIGMA**2 / 2) / self._speed
-        self.slept_s += sleep_s
-        self._threads.submit(self._evaluate, trial, sleep_s)
-
-    def _evaluate(self, trial: Trial, sleep_s: float) -> None:
-        time.sleep(sleep_s)
-        outcome = self._evaluator.evaluate(trial)
-        noise = np.random.default_rng(trial.number).random((4, CASES), dtype=np.float32)
-        cases = {"metric": noise[0], "loss": noise[1], "score": noise[2:].T}
-        self._done.put(Outcome(trial.number, outcome.status, outcome.values, cases, {"wall_s": sleep_s}))
+        self._threads.submit(lambda: self._done.put(self._evaluator.evaluate(trial)))
 
     def completed(self, timeout: float | None = None) -> list[Outcome]:
         outcomes = []
@@ -91,6 +112,24 @@ class SleepingPool:
 
     def close(self) -> None:
         self._threads.shutdown()
+
+
+def ray_pool(workload: SleepingWorkload) -> tuple[Pool, dict[str, float]]:
+    """64 actors, all of them ready; how long that took, and what one holds in memory."""
+    from evaluators.pools.raypool import RayPool
+
+    began = time.perf_counter()
+    pool = RayPool(workload, workers=WORKERS)
+    number = 0
+    while len(pool.pids) < WORKERS:
+        if not pool.pending:
+            number -= 1
+            pool.submit(Trial(number, workload.space.dense))
+        pool.completed(0.5)
+    while pool.pending:
+        pool.completed()
+    held = [resident_mb(pid) for pid in pool.pids]
+    return pool, {"start_s": time.perf_counter() - began, "actor_resident_mb": float(np.median(held))}
 
 
 class Meter:
@@ -122,17 +161,18 @@ class Meter:
         return means | {"resident_mb": self.memory_mb[mark]}
 
 
-def resident_mb() -> float:
+def resident_mb(pid: int | str = "self") -> float:
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
-def campaign(controller: str, trials: int, lag: int, speed: float) -> dict[str, Any]:
-    """One campaign on sleeping workers."""
+def campaign(controller: str, trials: int, lag: int, speed: float, on_ray: bool = False) -> dict[str, Any]:
+    """One campaign on sleeping workers: threads, or actors of Ray."""
     space = ChannelSpace.chain([64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512, 512])
-    workload = AnalyticWorkload(space, noise=0.1)
-    meter, pool = Meter(), SleepingPool(workload, speed)
+    workload = SleepingWorkload(space, noise=0.1, speed=speed)
+    meter = Meter()
+    pool, started = ray_pool(workload) if on_ray else (SleepingPool(workload), {})
     proposer = make_controller(controller, space, (FLOPS, workload.metric), 0, common_first(space))
     schedule = SingleRung(proposer, space.dense)
     schedule.ask, schedule.tell = meter.timing("ask", schedule.ask), meter.timing("tell", schedule.tell)
@@ -167,9 +207,10 @@ def campaign(controller: str, trials: int, lag: int, speed: float) -> dict[str, 
         "trials": trials,
         "lag": lag,
         "wall_s": wall_s,
-        "busy": pool.slept_s / (WORKERS * wall_s),
+        "busy": sum(map(workload.sleep_of, range(trials))) / (WORKERS * wall_s),
         "driver_cpu_ms_per_trial": 1e3 * driver_s / trials,
         "store_mb": file_mb,
+        **started,
         "around": {str(mark): meter.around(mark) for mark in MARKS if mark <= trials},
     }
     print(json.dumps(result), flush=True)
@@ -182,13 +223,25 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--speed", type=float, default=2.5)
+    parser.add_argument(
+        "--ray", action="store_true", help="only the part with Ray's actors, added to the rest"
+    )
     options = parser.parse_args()
+    load = os.getloadavg()[0]
+    path = HERE / "scale.json"
+    if options.ray:
+        actors = campaign("nsga2", min(options.trials, 3_000), 256, 1.0, on_ray=True)
+        known = json.loads(path.read_text())
+        loads = {"date": datetime.now(UTC).date().isoformat(), "load_before": load}
+        path.write_text(json.dumps(known | {"ray": loads | actors}, indent=2) + "\n")
+        return
     run = campaign("nsga2", options.trials, 256, options.speed)
     lags = [campaign("nsga2", min(options.trials, 2_000), lag, options.speed) for lag in (64, 128, 256, 512)]
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "cpu_count": os.cpu_count(),
+        "load_before": load,
         "workers": WORKERS,
         "mean_s": MEAN_S,
         "sigma": SIGMA,
@@ -197,7 +250,9 @@ def main() -> None:
         "campaign": run,
         "lags": lags,
     }
-    (HERE / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
+    if path.exists() and "ray" in (known := json.loads(path.read_text())):
+        result["ray"] = known["ray"]
+    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -153,8 +153,7 @@ class Racing:
         elif look in self._dense_cases:
             difference, se = paired_difference(cases, self._dense_cases[look])
             seen = self._seen.setdefault(record.trial.genome, _Seen(record.value("flops")))
-            seen.differences.append(difference if self._value.maximize else -difference)
-            seen.ses.append(se)
+            seen.add(difference if self._value.maximize else -difference, se)
             self._extend(record)
             level = float(np.mean([cases.mean() for cases in self._dense_cases.values()]))
             values = {**record.outcome.values, self._value.name: level + difference}
@@ -202,21 +201,25 @@ class Racing:
 
 @dataclass
 class _Seen:
-    """What the looks at one genome found."""
+    """What the looks at one genome found.
+
+    Attributes:
+        flops: What it costs.
+        mean: Paired difference to dense, larger is better.
+        se: Its standard error, as if looks were independent.
+    """
 
     flops: float
-    differences: list[float] = field(default_factory=list)
-    ses: list[float] = field(default_factory=list)
+    mean: float = 0.0
+    se: float = 0.0
+    _looks: list[tuple[float, float]] = field(default_factory=list)
 
-    @property
-    def mean(self) -> float:
-        """Paired difference to dense, larger is better."""
-        return float(np.mean(self.differences))
-
-    @property
-    def se(self) -> float:
-        """Its standard error, as if looks were independent."""
-        return float(np.sqrt(np.square(self.ses).sum()) / len(self.ses))
+    def add(self, difference: float, se: float) -> None:
+        """Another look; the means are taken here, for every ask goes through all genomes."""
+        self._looks.append((difference, se))
+        differences, errors = np.array(self._looks).T
+        self.mean = float(differences.mean())
+        self.se = float(np.sqrt(np.square(errors).sum()) / len(errors))
 
 
 def best_at_most(flops: np.ndarray, values: np.ndarray) -> np.ndarray:
