@@ -1,28 +1,26 @@
-"""What the meta-prior is worth, offline on the committed banks: trials saved, and the price of a wrong one.
+"""What the meta-prior is worth: searches by agreement on ten banks, with priors, without, and with wrong ones.
 
-    python -m benchmarks.transfer [--pairs breast-resnet ...] [--seeds 0 1 2] [--trials 60]
+    python -m benchmarks.transfer [--pairs breast-resnet ...] [--arms structured "prior LODO" ...]
+        [--seeds 0 1 2] [--trials 60] [--minutes 8] [--processes 2] [--kept FOLDER]
+    python -m benchmarks.transfer --report
 
-Each bank (see benchmarks/banks.py) becomes a task that answers any genome at once: the truth is a smooth
-regression of the *test* metric on the genome (a Gaussian process, no part of the damage model); what a
-search is told is that truth plus the noise of the bank's validation set, drawn anew for every seed, in part
-common to all networks, as dense's luck is. So arms are compared on the same answers, with many seeds, at no
-cost; what it cannot show is how real validation noise chases a search (benchmarks/controllers.py does).
+Each bank (benchmarks/banks.py) is a task that answers any genome at once (benchmarks/transfer_tasks.py): a
+regression with the roughness that cross-validation finds. Searches are told FLOPs and disagreement with dense
+on training images, the default ranking value; what they chose by it is judged on test images, which take part
+in no search. All start from dense and the ladder, on a lag of 8; budgets count after these.
 
-Arms, all from the same first trials (dense, then the ladder) and a lag of 8: random, nsga2, local,
-structured; structured with the gradients' scan only, with the portfolio of other banks' fronts as proposals
-only, with the prior of the banks on *other* data sets (LODO), of other data sets and other families of
-networks (LOAO), and with the LODO prior shuffled and inverted. `to_80` and `to_90` count trials after the
-first ones until that share of the best hypervolume that any arm found in that task and seed, above the
-ladder's, is reached; a search that never does counts as the whole budget plus one. `at_10` is the share after
-ten trials. `forecast`: how well the ladder alone foretells the rest of a bank. Results: transfer.json.
+A run goes on where the last one stopped, and ends itself after `--minutes`; what was searched is kept, a line
+each, in `--kept`. `--report` makes transfer.csv (a line for each search), transfer.json (benchmarks/
+transfer_report.py says what the figures mean), and the table and picture of docs/prior.md.
 """
 
 import argparse
-import csv
 import json
 import os
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,272 +28,216 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.banks import DATA, FAMILY, FOLDER
-from search.controllers.base import Yardstick
+from benchmarks.bank_files import recorded
+from benchmarks.pairs import DATA
+from benchmarks.rivals import RgpeController, ScanController
+from benchmarks.transfer_tasks import SEGMENTATION, Task, bare, prior_of, read, sources
+from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
-from search.controllers.structured.belief import Belief, flat
-from search.controllers.structured.evidence import Evidence
-from search.describe import versions
+from search.controllers.structured.belief import FLAT, Belief, flat
+from search.controllers.structured.controller import StructuredController
+from search.controllers.structured.terms import Features, Terms
 from search.prior.advice import first_networks
-from search.prior.corpus import Origin, PastCampaign, space_of
-from search.prior.evaluation import assess, fit_prior
 from search.prior.features import group_features
-from search.prior.model import SCAN, LayerPrior
+from search.prior.model import SCAN, Expectation, LayerPrior
 from search.prior.proposals import portfolio, proposals
-from spaces.fronts import MARGIN, front_hypervolume
 from spaces.messages import Genome, Outcome, Record, Trial
-from spaces.objectives import FLOPS, Objective
-from spaces.space import ChannelSpace
+from spaces.objectives import DISAGREEMENT, FLOPS
 
-RESULTS = Path(__file__).with_suffix(".json")
+KEPT = Path(tempfile.gettempdir()) / "transfer"
 LAG = 8
-SHAPES = {
-    "breast": (1, 28, 28),
-    "pneumonia": (1, 28, 28),
-    "colon": (3, 32, 32),
-    "nuclei": (3, 64, 64),
-    "vessels": (3, 64, 64),
-    "adrenal": (1, 14, 14, 14),
-    "hippocampus": (1, 24, 32, 24),
-}
-ARMS = (
-    *("random", "nsga2", "local", "structured", "scan", "portfolio"),
-    *("prior LODO", "prior LOAO", "prior shuffled", "prior inverted"),
+LONG = {"nsga2": 100}  # trials after the first, where a target names them
+PLAIN = (
+    *("random", "ladder", "local", "nsga2", "optuna:tpe", "optuna:gp", "optuna:nsgaii", "structured"),
+    *("gradient scan, DP", "measured scan, DP", "structured + scan", "structured + portfolio", "RGPE"),
 )
-AUC = Objective("metric", maximize=True)
+PRIORS = ("prior LODO", "prior LOAO", "prior LODO LOAO")
+WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
+PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
+ABLATIONS = (
+    *("without interactions", "without importance curves", "without task features", "without safeguards"),
+    *("1 source", "2 sources", "4 sources"),
+)
+ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
+_RULES = {"prior LOAO": "family", "prior LODO LOAO": "LOAO", "prior of the wrong task": "wrong"}
+_Z = 1.645
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A bank as a problem: every genome has an answer.
+class Additive(Terms):
+    """Damage that is additive over groups: no couplings, no rest."""
 
-    Attributes:
-        pair: Which bank.
-        about: As the store described its campaign.
-        space: Traced anew.
-        past: The bank as a past campaign.
-        truth: Test retention of any genome, by a Gaussian process over the bank.
-        dense: Test metric of dense.
-        noise: Of a measured retention: what is common to all networks, and what each has of its own.
+    def features(self, genomes: np.ndarray) -> Features:
+        """See `Terms.features`."""
+        found = super().features(genomes)
+        return replace(found, products=0 * found.products, octaves=0 * found.octaves)
+
+
+def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, Any] | None:
+    """One search; None where the arm has nothing to say about the task.
+
+    Returns:
+        Held-out volumes after each trial from the last of the first ones on, and of `structured` how often
+        what was measured lay in the 90 % interval it gave when asking.
     """
-
-    pair: str
-    about: dict[str, Any]
-    space: ChannelSpace
-    past: PastCampaign
-    truth: Any
-    dense: float
-    noise: tuple[float, float]
-
-    def metric(self, genomes: list[Genome]) -> np.ndarray:
-        """Test metric by the regression; dense as measured."""
-        kept = np.log2(np.array(genomes) / np.array(self.space.dense))
-        margin = self.dense - self.about["chance"]
-        retention = np.where((kept == 0).all(axis=1), 1.0, self.truth.predict(kept))
-        return self.about["chance"] + margin * np.clip(retention, 0.0, 1.05)
-
-
-def read(pair: str) -> Task:
-    """A committed bank as a task."""
-    about = json.loads((FOLDER / f"{pair}.json").read_text())
-    rows = list(csv.DictReader((FOLDER / f"{pair}.csv").open()))
-    space = _space(pair)
-    named = [group["name"] for group in about["groups"]]
-    if [group.name for group in space.groups] != named:
-        raise SystemExit(f"{pair}: the network's groups are no longer those of the bank; record it anew")
-    genomes = [tuple(map(int, row["genome"].split())) for row in rows]
-    val, test, se = (np.array([float(row[name]) for row in rows]) for name in ("val", "test", "se"))
-    is_dense = np.array([genome == space.dense for genome in genomes])
-    chance = about["chance"]
-    dense_val, dense_test = val[is_dense].mean(), float(test[is_dense].mean())
-    others = np.flatnonzero(~is_dense)
-    errors = se[others] / (dense_val - chance)
-    correlation = about["noise_correlation"]
-    sampling = correlation * np.outer(errors, errors)
-    sampling[np.diag_indices(len(errors))] = errors**2
-    spread = float(np.std(val[is_dense], ddof=1)) / (dense_val - chance)
-    evidence = Evidence(
-        np.array(genomes)[others],
-        (val[others] - chance) / (dense_val - chance),
-        sampling,
-        np.ones(len(others)),
-        spread,
-        max(0.0, 1 - MARGIN / (dense_val - chance)),
-    )
-    ladder = {tuple(genome) for genome in about["ladder"]}
-    past = PastCampaign(
-        Origin(pair, pair, about["source"], DATA[pair], FAMILY[pair], len(others)),
-        about["groups"],
-        about["task"],
-        space_of(about["groups"]),
-        evidence,
-        np.array([float(rows[i]["octaves"]) for i in others]),
-        np.array([genomes[i] in ladder for i in others]),
-        "shared",
-    )
-    truth = _regression(
-        np.log2(np.array(genomes)[others] / np.array(space.dense)),
-        (test[others] - chance) / (dense_test - chance),
-    )
-    typical = float(np.median(errors))
-    noise = (typical * correlation**0.5, float(np.hypot(typical * (1 - correlation) ** 0.5, spread)))
-    return Task(pair, about, space, past, truth, dense_test, noise)
-
-
-def _space(pair: str) -> ChannelSpace:
-    import torch
-
-    from benchmarks.banks import config_of
-    from evaluators.networks import build_network
-    from spaces.tracing import trace
-
-    network, _ = build_network(config_of(pair).network, seed=0)
-    return trace(network, torch.zeros(1, *SHAPES[DATA[pair]]))
-
-
-def _regression(kept: np.ndarray, retention: np.ndarray) -> Any:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
-
-    smooth = ConstantKernel(0.01) * RBF(np.full(kept.shape[1], 2.0), (0.3, 30.0))
-    kernel = smooth + ConstantKernel(0.01) * DotProduct(1.0) + WhiteKernel(1e-4, (1e-6, 1e-1))
-    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(kept, retention)
-
-
-def search(task: Task, arm: str, prior: LayerPrior | None, seed: int, n: int) -> np.ndarray:
-    """True hypervolume after each of n trials, the first ones included."""
-    space, chance = task.space, task.about["chance"]
-    first = [space.dense, *(tuple(genome) for genome in task.about["ladder"])]
-    beliefs, proposed = _advice(task, arm, prior, first, seed)
-    name = arm if arm in ("random", "nsga2", "local") else "structured"
-    controller = make_controller(
-        name,
-        space,
-        (FLOPS, AUC),
-        seed,
-        first,
-        proposals=proposed,
-        yardstick=Yardstick(chance),
-        beliefs=beliefs,
-    )
-    rng = np.random.default_rng([seed, 5])
-    common, margin = task.noise[0] * rng.standard_normal(), task.dense - chance
+    controller = _controller(task, arm, seed, cache)
+    if controller is None:
+        return None
     genomes: list[Genome] = []
-    truth: list[float] = []
-    for number in range(n):
+    amounts: list[float] = []
+    held: list[bool] = []
+    began = time.process_time()
+    for number in range(n + len(task.first)):
         if (due := number - LAG - 1) >= 0:
             genome = genomes[due]
-            own = np.random.default_rng([seed, *genome]).standard_normal()
-            error = margin * (common + task.noise[1] * own) * (genome != space.dense)
-            outcome = Outcome(due, "complete", {"metric": truth[due] + error})
-            controller.tell(Record(Trial(due, genome), outcome, space.cost(genome).row(0)))
+            cases = task.cases(genome, amounts[due])
+            outcome = Outcome(due, "complete", {"disagreement": amounts[due]}, {"disagreement": cases})
+            controller.tell(Record(Trial(due, genome), outcome, task.space.cost(genome).row(0)))
         asked = controller.ask(1)
         if not asked:
             break
         genomes += asked
-        truth.append(float(task.metric(asked)[0]))
-    flops = space.cost(genomes).flops / space.cost(space.dense).flops[0]
-    values = np.array(truth)
-    return np.array(
-        [front_hypervolume(flops[:k], values[:k], task.dense, chance) for k in range(1, len(genomes) + 1)]
+        amounts.append(float(task.answer(np.array(asked))[0, 0]))
+        if isinstance(controller, StructuredController) and number >= len(task.first):
+            foreseen = controller.believed(asked)
+            if foreseen is not None:
+                held.append(_holds(amounts, foreseen))
+    curves = task.volumes(genomes)[len(task.first) - 1 :]
+    found = {"agreement": curves[:, 0].round(4).tolist(), "metric": curves[:, 1].round(4).tolist()}
+    coverage = {"coverage": round(float(np.mean(held)), 3)} if held else {}
+    return {**found, **coverage, "cpu_s": round(time.process_time() - began, 1)}
+
+
+def _holds(amounts: list[float], foreseen: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether the last amount lies in its 90 % interval; damage as the controller's `Ledger` has it."""
+    told = np.array(amounts[: max(len(amounts) - LAG - 1, 3)])
+    unit = told[0] + np.median(np.abs(told[1:] - told[0]))
+    damage = np.log(max(1 + (amounts[-1] - told[0]) / unit, 1e-3))
+    mean, sd = foreseen
+    return bool(abs(damage - mean[0]) <= _Z * np.hypot(sd[0], 0.02))
+
+
+def _controller(task: Task, arm: str, seed: int, cache: Path) -> Controller | None:
+    objectives = (FLOPS, DISAGREEMENT)
+    if arm == "measured scan, DP":
+        return ScanController(task.space, objectives, seed, task.first)
+    if arm == "RGPE":
+        past = _same_genes(task)
+        return RgpeController(task.space, objectives, seed, task.first, past) if past else None
+    if arm in PLAIN and "+" not in arm and "scan" not in arm:
+        return make_controller(arm, task.space, objectives, seed, task.first, yardstick=Yardstick())
+    prior = _prior(task, arm, seed, cache)
+    groups = bare(task.about["groups"]) if arm == "without importance curves" else task.about["groups"]
+    expected = prior.expect(groups, {} if arm == "without task features" else task.about["task"])
+    if arm == "gradient scan, DP":
+        return ScanController(task.space, objectives, seed, task.first, expected.belief(SCAN))
+    name = arm.split(" + ")[0] if arm in PRIMED else "structured"
+    beliefs, proposed = _advice(task, arm, seed, prior, expected)
+    controller = make_controller(
+        name,
+        task.space,
+        objectives,
+        seed,
+        task.first,
+        proposals=proposed,
+        yardstick=Yardstick(),
+        beliefs=beliefs,
     )
+    if arm == "without interactions" and isinstance(controller, StructuredController):
+        controller._experts = [Additive(task.space, terms.belief) for terms in controller._experts]
+    return controller
 
 
 def _advice(
-    task: Task, arm: str, prior: LayerPrior | None, first: list[Genome], seed: int
+    task: Task, arm: str, seed: int, prior: LayerPrior, expected: Expectation
 ) -> tuple[tuple[Belief, ...], list[Genome]]:
     """The experts and the proposals of an arm."""
-    if prior is None:
-        return (), []
-    expected = prior.expect(task.about["groups"], task.about["task"])
-    if arm == "portfolio":
-        return (), portfolio(task.space, group_features(task.about["groups"]), prior.lessons, known=first)
-    if arm == "scan":
+    space, first = task.space, task.first
+    if arm == "structured + portfolio":
+        return (), portfolio(space, group_features(task.about["groups"]), prior.lessons, known=first)
+    if arm == "structured + scan":
         scan = expected.belief(SCAN)
-        return (scan, flat(len(task.space.groups))), proposals(task.space, scan, known=first)
+        return (scan, flat(len(space.groups))), proposals(space, scan, known=first)
     meta, *others = expected.experts
     if arm == "prior shuffled":
-        meta = replace(meta, slopes=np.random.default_rng(seed).permutation(meta.slopes))
+        order = np.random.default_rng([seed, 3]).permutation(len(meta.slopes))
+        meta = replace(meta, slopes=meta.slopes[order], doubt=meta.doubt[order])
     if arm == "prior inverted":
         meta = replace(meta, slopes=(1 / meta.slopes) / (1 / meta.slopes).mean())
-    return (meta, *others), first_networks(task.space, (meta, *others), first)
+    asked = first_networks(space, (meta, *others), first)
+    if arm == "without safeguards":
+        return (replace(meta, name=FLAT),), asked
+    return (meta, *others), asked
 
 
-def compare(task: Task, tasks: list[Task], seeds: list[int], n: int) -> dict[str, Any]:
-    """All arms on one task."""
-    apart = [other.past for other in tasks if DATA[other.pair] != DATA[task.pair]]
-    foreign = [other for other in apart if FAMILY[other.origin.name] != FAMILY[task.pair]]
-    priors = {"LODO": fit_prior(apart), "LOAO": fit_prior(foreign) if foreign else None}
-    rows: dict[str, Any] = {arm: {"to_80": [], "to_90": [], "at_10": [], "final": []} for arm in ARMS}
-    for seed in seeds:
-        curves = {}
-        for arm in ARMS:
-            plain = arm in ("random", "nsga2", "local", "structured")
-            prior = None if plain else priors["LOAO" if "LOAO" in arm else "LODO"]
-            if plain or prior is not None:
-                curves[arm] = search(task, arm, prior, seed, n)
-        begun = 1 + len(task.about["ladder"])
-        start, best = curves["random"][begun - 1], max(curve.max() for curve in curves.values())
-        for arm, curve in curves.items():
-            share = (curve - start) / max(best - start, 1e-9)
-            for level, key in ((0.8, "to_80"), (0.9, "to_90")):
-                reached = np.flatnonzero(share >= level)
-                rows[arm][key].append(int(reached[0]) + 1 - begun if len(reached) else n + 1 - begun)
-            rows[arm]["at_10"].append(round(float(share[min(begun + 9, len(share) - 1)]), 3))
-            rows[arm]["final"].append(round(float(curve[-1]), 4))
-    return {
-        "pair": task.pair,
-        "model": {
-            name: None if p is None else f"{p.choice.kind} {p.choice.strength:g}, doubt {p.choice.doubt:g}"
-            for name, p in priors.items()
-        },
-        "forecast": assess(priors["LODO"], [task.past])[0],
-        "arms": {arm: row for arm, row in rows.items() if row["final"]},
-    }
+def _prior(task: Task, arm: str, seed: int, cache: Path) -> LayerPrior:
+    pairs = sources(task.pair, _RULES.get(arm, "LODO"), recorded())
+    if "source" in arm:
+        rng = np.random.default_rng([seed, 4])
+        pairs = sorted(rng.permutation(pairs)[: int(arm.split()[0])].tolist())
+    hidden = {"without importance curves": "importance", "without task features": "task"}
+    return prior_of(pairs, hidden.get(arm, ""), cache)
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean over seeds, then over the banks of a data set, then over data sets."""
-    found = {}
-    for arm in ARMS:
-        row = {}
-        for key in ("to_80", "to_90", "at_10", "final"):
-            by_data: dict[str, list[float]] = {}
-            for run in runs:
-                if arm in run["arms"]:
-                    by_data.setdefault(DATA[run["pair"]], []).append(float(np.mean(run["arms"][arm][key])))
-            if by_data:
-                row[key] = round(float(np.mean([np.mean(values) for values in by_data.values()])), 3)
-        found[arm] = row
+def _same_genes(task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the banks on other data with as many groups and of the same kind: octaves and disagreement."""
+    found = []
+    for pair in sources(task.pair, "LODO", recorded()):
+        other = read(pair)
+        kind = (DATA[pair] in SEGMENTATION) == (DATA[task.pair] in SEGMENTATION)
+        if kind and len(other.space.groups) == len(task.space.groups):
+            genomes = other.past.evidence.genomes
+            kept = np.log2(np.maximum(genomes, 0.25) / np.array(other.space.dense))
+            found.append((kept, other.answer(genomes)[:, 0]))
     return found
+
+
+def fill(pair: str, arms: list[str], seeds: list[int], n: int, kept: Path, until: float) -> int:
+    """Go on with the searches of one task; how many were done."""
+    path = kept / f"{pair}.jsonl"
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["arm"], row["seed"]) for row in known}
+    count = 0
+    for seed in seeds:
+        for arm in arms:
+            if (arm, seed) in done or time.time() > until:
+                continue
+            found = search(read(pair), arm, seed, LONG.get(arm, n), kept / "priors")
+            row = {"pair": pair, "arm": arm, "seed": seed, **(found or {"missing": True})}
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            count += 1
+    return count
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    full = [pair for pair in DATA if (FOLDER / f"{pair}.csv").exists()]
-    full = [pair for pair in full if len((FOLDER / f"{pair}.csv").read_text().splitlines()) > 100]
-    parser.add_argument("--pairs", nargs="+", choices=full, default=full)
+    parser.add_argument("--pairs", nargs="+", choices=recorded(), default=recorded())
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--trials", type=int, default=60, help="after the first ones")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--kept", type=Path, default=KEPT)
+    parser.add_argument("--report", action="store_true", help="write results, table and picture")
     options = parser.parse_args()
-    tasks = [read(pair) for pair in full]
-    runs: list[dict[str, Any]] = []
-    for task in tasks:
-        if task.pair in options.pairs:
-            runs.append(compare(task, tasks, options.seeds, options.trials))
-            about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions(), "banks": full}
-            about |= {"trials": options.trials, "seeds": options.seeds, "data_sets": summary(runs)}
-            options.out.write_text(json.dumps({**about, "runs": runs}, indent=1) + "\n")
-            print(json.dumps(runs[-1]["forecast"]), flush=True)
-            for arm, row in runs[-1]["arms"].items():
-                print(
-                    f"  {task.pair:20}{arm:16}",
-                    {k: np.round(np.mean(v), 3) for k, v in row.items()},
-                    flush=True,
-                )
+    if options.report:
+        from benchmarks.transfer_report import report
+
+        print(report(options.kept))
+        return
+    options.kept.mkdir(parents=True, exist_ok=True)
+    until = time.time() + 60 * options.minutes
+    with ProcessPoolExecutor(options.processes) as pool:
+        jobs = {
+            pair: pool.submit(
+                fill, pair, options.arms, options.seeds, options.trials, options.kept, until
+            )
+            for pair in options.pairs
+        }
+        for pair, job in jobs.items():
+            print(pair, job.result(), "searches", flush=True)
 
 
 if __name__ == "__main__":
