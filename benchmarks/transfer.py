@@ -1,4 +1,4 @@
-"""What the meta-prior is worth: searches by agreement on ten banks, with priors, without, and with wrong ones.
+"""What the meta-prior is worth: searches by agreement on ten banks, with priors, without, with wrong ones.
 
     python -m benchmarks.transfer [--pairs breast-resnet ...] [--arms structured "prior LODO" ...]
         [--seeds 0 1 2] [--trials 60] [--minutes 8] [--processes 2] [--kept FOLDER]
@@ -231,9 +231,7 @@ def main() -> None:
     until = time.time() + 60 * options.minutes
     with ProcessPoolExecutor(options.processes) as pool:
         jobs = {
-            pair: pool.submit(
-                fill, pair, options.arms, options.seeds, options.trials, options.kept, until
-            )
+            pair: pool.submit(fill, pair, options.arms, options.seeds, options.trials, options.kept, until)
             for pair in options.pairs
         }
         for pair, job in jobs.items():

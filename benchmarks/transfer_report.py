@@ -3,9 +3,9 @@
 Of each search, on held-out images: `agreement`, hypervolume of disagreement with dense, and `metric`, of the
 metric; both of the front that disagreement on training images chose. `at_K`: gain over the ladder after K
 trials, as a share of the best gain that any arm (ablations apart) and seed had in that task; `to_P`: trials
-until P % of it, a search that never gets there counting as all its trials + 1. Means are over seeds, then over
-the tasks of a data set, then over data sets; intervals are of a bootstrap that draws data sets, then tasks,
-then seeds.
+until P % of it, a search that never gets there counting as all its trials + 1. Means are over seeds, then
+over the tasks of a data set, then over data sets; intervals are of a bootstrap that draws data sets, then
+tasks, then seeds.
 """
 
 import csv
@@ -35,10 +35,10 @@ Found = dict[str, dict[str, list[dict[str, float]]]]
 
 
 def load(kept: Path) -> list[dict[str, Any]]:
-    """Every search that was kept."""
+    """Every search that was kept, once."""
     lines = [line for path in sorted(kept.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    rows = [json.loads(line) for line in lines]
-    return [row for row in rows if not row.get("missing")]
+    rows = {(row["pair"], row["arm"], row["seed"]): row for row in map(json.loads, lines)}
+    return [row for row in rows.values() if not row.get("missing")]
 
 
 def figures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -47,7 +47,9 @@ def figures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for pair in dict.fromkeys(row["pair"] for row in rows):
         mine = [row for row in rows if row["pair"] == pair]
         for row in mine:
-            found.append({key: row[key] for key in ("pair", "arm", "seed")} | {"coverage": row.get("coverage")})
+            found.append(
+                {key: row[key] for key in ("pair", "arm", "seed")} | {"coverage": row.get("coverage")}
+            )
         for measure in MEASURES:
             start = mine[0][measure][0]
             best = max(max(row[measure][: TRIALS + 1]) for row in mine if row["arm"] not in ABLATIONS)
@@ -93,7 +95,9 @@ def interval(
         for name in data
         for pair, seeds in arm[name].items()
     }
-    pairs = {name: [p for p in arms[0][name] if all((k, p) in table for k in range(len(arms)))] for name in data}
+    pairs = {
+        name: [p for p in arms[0][name] if all((k, p) in table for k in range(len(arms)))] for name in data
+    }
     for _ in range(_DRAWS):
         sums = np.zeros(len(arms))
         for name in rng.choice(data, len(data)):
@@ -190,7 +194,11 @@ def targets(rows: Sequence[dict[str, Any]], arms: dict[str, Found]) -> dict[str,
 
 def summary(arms: dict[str, Found]) -> dict[str, Any]:
     """Means of every figure, by arm."""
-    keys = [f"{m}_{kind}" for m in MEASURES for kind in (*(f"to_{s}" for s in SHARES), *(f"at_{s}" for s in STOPS))]
+    keys = [
+        f"{m}_{kind}"
+        for m in MEASURES
+        for kind in (*(f"to_{s}" for s in SHARES), *(f"at_{s}" for s in STOPS))
+    ]
     found: dict[str, Any] = {}
     for arm in [arm for arm in ARMS if arm in arms]:
         mine = arms[arm]
@@ -213,7 +221,11 @@ def markdown(means: dict[str, Any]) -> str:
         row = means[arm]
         shares = [f"{row[f'agreement_at_{k}']:.2f}" for k in (10, 20, 60)]
         trials = [f"{row[f'agreement_to_{k}']:.0f}" for k in (50, 80, 90)]
-        few = "" if row["tasks"] == max(other["tasks"] for other in means.values()) else f" ({row['tasks']} tasks)"
+        few = (
+            ""
+            if row["tasks"] == max(other["tasks"] for other in means.values())
+            else f" ({row['tasks']} tasks)"
+        )
         lines.append("| " + " | ".join([arm + few, *shares, *trials, f"{row['metric_at_60']:.2f}"]) + " |")
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,9 @@ class Task:
     def volumes(self, genomes: Sequence[Genome]) -> np.ndarray:
         """After each trial, what the front that disagreement on training images chose is worth: (n, 2).
 
-        On test images: hypervolume of disagreement, over that of the ladder's worst network, and of the metric
-        above dense's - 0.10, each network standing for the budgets from its own FLOPs to the next one's; both
-        along log2 FLOPs down to 1/64.
+        On test images: hypervolume of disagreement, over that of the ladder's worst network, and of the
+        metric above dense's - 0.10, each network standing for the budgets from its own FLOPs to the next
+        one's; both along log2 FLOPs down to 1/64.
         """
         answers = self.answer(np.array(genomes))
         levels = np.maximum(octaves(self.space, np.array(genomes)), -OCTAVES)
@@ -100,7 +100,7 @@ class Task:
         return np.array(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def read(pair: str) -> Task:
     """A committed bank as a task."""
     bank = read_bank(pair)
@@ -140,7 +140,9 @@ def _regressions(
     units = raw[dense] + np.median(raw, axis=0) * 0.1
 
     def scaled(values: np.ndarray) -> np.ndarray:
-        return np.column_stack([np.log(values[:, 0] + units[0]), np.log(values[:, 1] + units[1]), values[:, 2]])
+        return np.column_stack(
+            [np.log(values[:, 0] + units[0]), np.log(values[:, 1] + units[1]), values[:, 2]]
+        )
 
     def kept(rows: np.ndarray) -> np.ndarray:
         return np.log2(np.maximum(rows, 0.25) / np.array(space.dense))

@@ -336,8 +336,21 @@ def test_fit_show_and_evaluate(call: Callable[..., tuple[int, str, str]]) -> Non
     assert {campaign["source"] for campaign in about["campaigns"]} == {f"set{i}" for i in range(4)}
     status, out, _ = call("evaluate", "p.safetensors", "a.db")
     assert status == 0
-    assert len(out.splitlines()) == 3
-    assert call("show", "p.safetensors")[1].startswith("4 campaigns")
+    assert [line[:7] for line in out.splitlines()[:3]] == ["campaig", "family0", "family2"]
+    shown = call("show", "p.safetensors")[1]
+    assert shown.startswith("4 campaigns")
+    assert max(len(line) for line in [*out.splitlines(), *shown.splitlines()]) <= 80
+
+
+def test_what_a_prior_of_one_data_set_cannot_know_is_said(call: Callable[..., tuple[int, str, str]]) -> None:
+    for seed in range(2):
+        FamilyTask(seed).store("sqlite:///one.db", "set0")
+    status, out, _ = call("fit", "one.db", "--out", "one.safetensors")
+    assert status == 0
+    assert "what carries over to other data" in out
+    status, out, _ = call("evaluate", "one.safetensors", "one.db")
+    assert status == 0
+    assert "2 campaigns without lessons" in out
 
 
 def test_what_cannot_be_fitted_is_one_line(call: Callable[..., tuple[int, str, str]]) -> None:
@@ -356,3 +369,8 @@ def test_what_cannot_be_fitted_is_one_line(call: Callable[..., tuple[int, str, s
     assert (status, len(err.splitlines())) == (2, 1), err
     status, _, err = call("show", "few.db")
     assert (status, len(err.splitlines())) == (2, 1)
+    assert "prior fit` makes one" in err
+    FamilyTask(1).store("sqlite:///good.db", "set0")
+    status, _, err = call("fit", "good.db", "--out", "nowhere/p.safetensors")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "choose another --out" in err

@@ -55,7 +55,9 @@ def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
     try:
         Path(path).write_bytes(content)
     except OSError as error:
-        raise InputError(f"the prior cannot be written to {str(path)!r}: {error.strerror}") from None
+        raise InputError(
+            f"the prior cannot be written to {str(path)!r}: {error.strerror}; choose another --out"
+        ) from None
     return replace(prior, sha256=digest)
 
 
@@ -75,7 +77,9 @@ def load_prior(path: str | Path) -> LayerPrior:
     except FileNotFoundError:
         raise ConfigError(f"{where} is not there; `paretoprune prior fit` makes one") from None
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{where} cannot be read: {error}") from None
+        raise ConfigError(
+            f"{where} cannot be read ({error}): it is no prior, or damaged; `paretoprune prior fit` makes one"
+        ) from None
     if header.get("format") != FORMAT:
         raise ConfigError(f"{where} is a safetensors file, but no prior; `paretoprune prior fit` makes one")
     try:
