@@ -142,7 +142,6 @@ class BankFile:
                 value,
             ),
             self.about["groups"],
-            self.about["task"],
             space,
             evidence,
             np.array([at[network] for network in networks]),

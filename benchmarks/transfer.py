@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.bank_files import recorded
 from benchmarks.pairs import DATA
 from benchmarks.rivals import RgpeController, ScanController
-from benchmarks.transfer_tasks import SEGMENTATION, Task, bare, prior_of, read, sources
+from benchmarks.transfer_tasks import SEGMENTATION, Task, prior_of, read, sources, stripped
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.structured.belief import FLAT, Belief, flat
@@ -55,7 +55,7 @@ PRIORS = ("prior LODO", "prior LOAO", "prior LODO LOAO")
 WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
 PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
 ABLATIONS = (
-    *("without interactions", "without importance curves", "without task features", "without safeguards"),
+    *("without interactions", "without importance curves", "without safeguards"),
     *("1 source", "2 sources", "4 sources"),
 )
 ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
@@ -126,8 +126,8 @@ def _controller(task: Task, arm: str, seed: int, cache: Path) -> Controller | No
     if arm in PLAIN and "+" not in arm and "scan" not in arm:
         return make_controller(arm, task.space, objectives, seed, task.first, yardstick=Yardstick())
     prior = _prior(task, arm, seed, cache)
-    groups = bare(task.about["groups"]) if arm == "without importance curves" else task.about["groups"]
-    expected = prior.expect(groups, {} if arm == "without task features" else task.about["task"])
+    groups = stripped(task.about["groups"]) if arm == "without importance curves" else task.about["groups"]
+    expected = prior.expect(groups)
     if arm == "gradient scan, DP":
         return ScanController(task.space, objectives, seed, task.first, expected.belief(SCAN))
     name = arm.split(" + ")[0] if arm in PRIMED else "structured"
@@ -174,8 +174,7 @@ def _prior(task: Task, arm: str, seed: int, cache: Path) -> LayerPrior:
     if "source" in arm:
         rng = np.random.default_rng([seed, 4])
         pairs = sorted(rng.permutation(pairs)[: int(arm.split()[0])].tolist())
-    hidden = {"without importance curves": "importance", "without task features": "task"}
-    return prior_of(pairs, hidden.get(arm, ""), cache)
+    return prior_of(pairs, cache, bare=arm == "without importance curves")
 
 
 def _same_genes(task: Task) -> list[tuple[np.ndarray, np.ndarray]]:

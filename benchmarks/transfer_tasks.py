@@ -211,30 +211,25 @@ def sources(pair: str, rule: str, pairs: Sequence[str]) -> list[str]:
     return [other for other in pairs if keep(other)]
 
 
-def prior_of(pairs: Sequence[str], without: str, cache: Path) -> LayerPrior:
+def prior_of(pairs: Sequence[str], cache: Path, *, bare: bool = False) -> LayerPrior:
     """The prior of some banks, fitted once.
 
     Args:
         pairs: Which banks.
-        without: "importance": no importance curves, no Fisher's information; "task": no features of tasks; or
-            "".
         cache: Folder of fitted priors.
+        bare: Whether importance curves, Fisher's information and ranks are hidden from it.
     """
-    key = hashlib.sha256(json.dumps([sorted(pairs), without]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([sorted(pairs), bare]).encode()).hexdigest()[:16]
     path = cache / f"prior-{key}.safetensors"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        save_prior(fit_prior([_without(read_bank(pair).past(), without) for pair in sorted(pairs)]), path)
+        past = [read_bank(pair).past() for pair in sorted(pairs)]
+        past = [replace(one, groups=stripped(one.groups)) for one in past] if bare else past
+        save_prior(fit_prior(past), path)
     return load_prior(path)
 
 
-def _without(past: PastCampaign, what: str) -> PastCampaign:
-    if what == "task":
-        return replace(past, task={})
-    return replace(past, groups=bare(past.groups)) if what == "importance" else past
-
-
-def bare(groups: Sequence[Any]) -> list[dict[str, Any]]:
+def stripped(groups: Sequence[Any]) -> list[dict[str, Any]]:
     """Groups without what their importance curves say."""
     hidden = {*GROUP_CURVES, "fisher_log_share", "effective_rank"}
     return [

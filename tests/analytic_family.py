@@ -114,7 +114,7 @@ class FamilyTask:
         first = np.array([tuple(genome) in ladder for genome in evidence.genomes.tolist()])
         origin = Origin(f"c{self.seed}", f"c{self.seed}", source, f"data of {source}", "chain", len(genomes))
         at = octaves(self.space, evidence.genomes)
-        return PastCampaign(origin, self.groups, self.task, self.space, evidence, at, first, "shared")
+        return PastCampaign(origin, self.groups, self.space, evidence, at, first, "shared")
 
     def store(self, url: str, source: str, n: int = 40) -> str:
         """The same as a stored campaign; its id."""

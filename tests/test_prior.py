@@ -40,7 +40,7 @@ def prior() -> LayerPrior:
 def test_it_foresees_which_groups_matter_in_networks_it_never_saw(prior: LayerPrior) -> None:
     for seed in NEW:
         task = FamilyTask(seed)
-        expected = prior.expect(task.groups, task.task).belief(META)
+        expected = prior.expect(task.groups).belief(META)
         found = np.corrcoef(np.log(expected.slopes.mean(axis=1)), np.log(task.steepness))[0, 1]
         assert found > 0.7
         assert expected.slopes.min() > 0
@@ -69,7 +69,7 @@ def test_without_shared_structure_it_does_not_claim_to_know_better() -> None:
     shuffled = fit_prior(campaigns)
     assert shuffled.quality["gain_nats"] < 0.15
     task = FamilyTask(NEW[0])
-    slopes = shuffled.expect(task.groups, task.task).belief(META).slopes
+    slopes = shuffled.expect(task.groups).belief(META).slopes
     assert slopes.std() < 0.6
 
 
@@ -77,7 +77,7 @@ def test_features_out_of_range_are_held_and_doubted(prior: LayerPrior) -> None:
     task = FamilyTask(NEW[0])
     groups = [dict(group) for group in task.groups]
     groups[0]["descriptors"] = {**groups[0]["descriptors"], "effective_rank": 40.0}
-    usual, strange = (prior.expect(some, task.task) for some in (task.groups, groups))
+    usual, strange = (prior.expect(some) for some in (task.groups, groups))
     assert strange.outside[0] > 0
     assert strange.belief(META).doubt[0] > usual.belief(META).doubt[0]
     assert np.isfinite(strange.belief(META).slopes).all()
@@ -220,8 +220,8 @@ def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> 
     assert loaded.quality == prior.quality
     task = FamilyTask(NEW[0])
     for mine, theirs in zip(
-        prior.expect(task.groups, task.task).experts,
-        loaded.expect(task.groups, task.task).experts,
+        prior.expect(task.groups).experts,
+        loaded.expect(task.groups).experts,
         strict=True,
     ):
         np.testing.assert_array_equal(mine.slopes, theirs.slopes)
@@ -232,7 +232,7 @@ def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> 
     ("change", "says"),
     [
         (lambda about: {**about, "version": 99}, "version 99"),
-        (lambda about: {**about, "choice": {"kind": "ridge", "strength": 9.0, "doubt": 0.1}}, "was changed"),
+        (lambda about: {**about, "choice": {"kind": "log", "strength": 9.0, "doubt": 0.1}}, "was changed"),
         (lambda about: {"version": VERSION}, "was changed"),
     ],
 )

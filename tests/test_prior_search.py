@@ -37,7 +37,7 @@ def prior() -> LayerPrior:
 
 
 def beliefs_of(prior: LayerPrior, task: FamilyTask) -> tuple[Belief, ...]:
-    return prior.expect(task.groups, task.task).experts
+    return prior.expect(task.groups).experts
 
 
 def searched(

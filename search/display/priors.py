@@ -67,9 +67,6 @@ def in_words(choice: Choice) -> str:
     model = {
         "mean": "all groups alike, nothing is transferred",
         "log": f"log-linear, drawn towards the gradients' scan, strength {choice.strength:g}",
-        "ridge": f"ridge regression, strength {choice.strength:g}",
-        "near": f"ridge regression of near tasks, strength {choice.strength:g}",
-        "trees": "extra-trees",
     }[choice.kind]
     if choice.kind == "log" and not choice.strength:
         model = "the gradients' scan, nothing learnt beyond it"

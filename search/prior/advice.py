@@ -68,7 +68,7 @@ def advise(
         ConfigError: The prior has seen nothing but these images.
     """
     clean = prior.guarded(description["data"]["source"], data)
-    expected = clean.expect(description["groups"], description["task"])
+    expected = clean.expect(description["groups"])
     kept = {lesson.origin.id for lesson in clean.lessons}
     about = {
         "sha256": prior.sha256,

@@ -74,7 +74,6 @@ class PastCampaign:
     Attributes:
         origin: Where it comes from.
         groups: As described in the store, with descriptors.
-        task: Descriptors of the task.
         space: Its groups, without costs.
         evidence: What was measured, dense apart.
         octaves: log2(FLOPs / dense) of the networks in the evidence: (n,).
@@ -84,7 +83,6 @@ class PastCampaign:
 
     origin: Origin
     groups: Sequence[Mapping[str, Any]]
-    task: Mapping[str, float]
     space: ChannelSpace
     evidence: Evidence
     octaves: np.ndarray
@@ -168,7 +166,7 @@ def past_campaign(store: Store, row: CampaignRow, value: str | None = None) -> P
         value=value,
     )
     first = np.array([network in ladder for network in networks])
-    return PastCampaign(origin, about["groups"], about["task"], space, evidence, octaves, first, rung)
+    return PastCampaign(origin, about["groups"], space, evidence, octaves, first, rung)
 
 
 def _yardstick(about: Mapping[str, Any], value: str) -> Yardstick:

@@ -16,13 +16,11 @@ from search.prior.model import META, Choice, LayerPrior
 MODELS = (
     (Choice("mean"),),
     tuple(Choice("log", strength) for strength in (0.0, 0.1, 0.2)),
-    tuple(Choice("ridge", strength) for strength in (0.1, 0.3, 1.0)),
-    tuple(Choice("near", strength) for strength in (0.1, 0.3)),
-    (Choice("trees"),),
 )
 """The models that leave-one-out chooses from, simplest first, each with how strongly it may learn."""
 
-DOUBTS = (0.3, 0.5, 0.75, 1.0, 1.4, 2.0, 3.0)
+DOUBTS = (0.3, 0.5, 0.75, 1.0)
+"""Beyond the flat prior's own doubt an expert foresees less than that one does."""
 COVER = 0.90
 """Of the left-out measurements, how many the 90 % intervals must hold."""
 
@@ -67,8 +65,8 @@ def fit_prior(campaigns: Sequence[PastCampaign]) -> LayerPrior:
     """Learn from campaigns; the model and its doubt are those that foresee left-out data sets best.
 
     The figures in `quality` are of nested leaving out: each data set is foreseen by what the others alone
-    would have chosen. With campaigns on fewer than two data sets nothing can be left out: the simplest
-    regression is taken, with the flat prior's own doubt, and its quality says so.
+    would have chosen. With campaigns on fewer than two data sets nothing can be left out: the
+    default model is taken, with the flat prior's own doubt, and its quality says so.
     """
     trial = _LeaveOneOut(campaigns)
     if len(trial.sources) < 2:
@@ -86,7 +84,7 @@ def assess(prior: LayerPrior, campaigns: Iterable[PastCampaign]) -> list[dict[st
         clean = prior.unseen(origin.source, origin.data)
         row: dict[str, Any] = {"campaign": origin.id, "source": origin.source, "lessons": len(clean.lessons)}
         if clean.lessons:
-            expected = clean.expect(campaign.groups, campaign.task)
+            expected = clean.expect(campaign.groups)
             row["outside"] = int((expected.outside > 0).sum())
             for expert in expected.experts:
                 seen = forecast(campaign, expert)
@@ -148,7 +146,7 @@ class _LeaveOneOut:
 
     def _sharpest(self, models: Sequence[Choice], sources: Sequence[str]) -> Choice:
         """Of one model, the strength and doubt of the highest density."""
-        choices = [replace(model, doubt=doubt) for model in models for doubt in DOUBTS if doubt <= 1]
+        choices = [replace(model, doubt=doubt) for model in models for doubt in DOUBTS]
         means = [self._densities(choice, sources).mean() for choice in choices]
         return choices[int(np.argmax(means))]
 
@@ -158,9 +156,7 @@ class _LeaveOneOut:
         if key not in self._expected:
             lessons = tuple(lesson for lesson in self.lessons if lesson.origin.source in allowed)
             campaign = self._campaigns[index]
-            self._expected[key] = (
-                LayerPrior(lessons, key[0]).expect(campaign.groups, campaign.task).belief(META)
-            )
+            self._expected[key] = LayerPrior(lessons, key[0]).expect(campaign.groups).belief(META)
         own = self._expected[key]
         return replace(own, doubt=np.hypot(own.doubt, choice.doubt))
 

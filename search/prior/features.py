@@ -21,12 +21,6 @@ GROUP_DERIVED = ("log_channels", "edge", "log_producers")
 GROUP_FEATURES = (*GROUP_PLAIN, *GROUP_CURVES, *GROUP_DERIVED)
 """Names of the columns of `group_features`."""
 
-TASK_FEATURES = (
-    *("classes", "log_train", "log_val", "log_pixels", "channels", "dims", "dense", "margin", "entropy"),
-    *("segmentation", "log_flops", "log_params", "log_groups", "batch_norm"),
-)
-"""Names of the entries of `task_features`."""
-
 _LEAST_MASS = 1e-3
 
 
@@ -39,11 +33,6 @@ def group_features(groups: Sequence[Mapping[str, Any]]) -> np.ndarray:
     known = ~np.isnan(rows)
     means = np.where(known, rows, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.where(known, rows - means, 0.0)
-
-
-def task_features(task: Mapping[str, float]) -> np.ndarray:
-    """Features of a task: (len(TASK_FEATURES),); NaN where its description lacks one."""
-    return np.array([float(task.get(name, np.nan)) for name in TASK_FEATURES])
 
 
 def fisher_shares(groups: Sequence[Mapping[str, Any]]) -> np.ndarray | None:

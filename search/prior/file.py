@@ -12,19 +12,19 @@ from safetensors.numpy import save
 
 from search.controllers.structured.belief import PIECES
 from search.prior.corpus import Origin
-from search.prior.features import GROUP_FEATURES, TASK_FEATURES
-from search.prior.lessons import LATE, Lesson
+from search.prior.features import GROUP_FEATURES
+from search.prior.lessons import Lesson
 from search.prior.model import Choice, LayerPrior
 from spaces.errors import ConfigError, InputError
 
 FORMAT = "paretoprune-prior"
-VERSION = 2
+VERSION = 3
 """Raised with every change of what the features or the lessons mean."""
 
 BUILTIN = "builtin"
 """Name of the prior that comes with the program."""
 
-_ARRAYS = ("task", "features", "precision", "pull", "slopes", "errors", "front", "levels", "steepness")
+_ARRAYS = ("features", "slopes", "errors", "front", "levels", "steepness")
 
 
 def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
@@ -42,8 +42,7 @@ def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
         {
             "version": VERSION,
             "group_features": GROUP_FEATURES,
-            "task_features": TASK_FEATURES,
-            "curve": [PIECES, LATE],
+            "curve": PIECES,
             "choice": asdict(prior.choice),
             "origins": [asdict(lesson.origin) for lesson in prior.lessons],
             "quality": dict(prior.quality),

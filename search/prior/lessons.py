@@ -4,15 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.controllers.structured.belief import PIECES
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
 from search.prior.corpus import Origin, PastCampaign
-from search.prior.features import group_features, task_features
+from search.prior.features import group_features
 from spaces.fronts import non_dominated
-
-LATE = 2
-"""Pieces from this one on are the late part of a curve, which has slopes of its own."""
 
 _PROBED = 0.25  # kept share at which each group's own damage is read from the model
 _STEEPEST = 8.0
@@ -24,10 +20,7 @@ class Lesson:
 
     Attributes:
         origin: Where it comes from.
-        task: Features of the task.
         features: (g, k) features of its groups.
-        precision: (2k, 2k) of the coefficients: of whole curves, then of their late parts.
-        pull: (2k,) precision times the coefficients that fit best.
         slopes: (g,) how steep each group is, relative to all alike.
         errors: (g,) standard deviations of these.
         front: (m, g) kept shares of the networks that nothing cheaper was believed to beat, dense apart.
@@ -36,10 +29,7 @@ class Lesson:
     """
 
     origin: Origin
-    task: np.ndarray
     features: np.ndarray
-    precision: np.ndarray
-    pull: np.ndarray
     slopes: np.ndarray
     errors: np.ndarray
     front: np.ndarray
@@ -65,31 +55,13 @@ def lesson_of(campaign: PastCampaign) -> Lesson:
     alone[np.arange(n), np.arange(n)] *= _PROBED
     mean, sd = model.predict(terms.features(alone))
     unit = steepness * terms.ramps(alone).sum(axis=(1, 2))
-    precision, pull = model.regression(steepness * designs(terms.ramps(evidence.genomes), features))
     on_front = non_dominated(np.column_stack([campaign.octaves, model.mean]))
     return Lesson(
         origin=campaign.origin,
-        task=task_features(campaign.task),
         features=features,
-        precision=precision,
-        pull=pull,
         slopes=np.clip(mean / unit, -_STEEPEST, _STEEPEST),
         errors=sd / unit,
         front=evidence.genomes[on_front] / dense,
         levels=campaign.octaves[on_front],
         steepness=steepness,
     )
-
-
-def designs(ramps: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Damage per coefficient: ramps (n, g, pieces), features (g, k) -> (n, 2k)."""
-    whole, late = ramps.sum(axis=2), ramps[:, :, LATE:].sum(axis=2)
-    return np.concatenate([whole @ features, late @ features], axis=1)
-
-
-def slopes_of(features: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Relative slopes of every group and piece: (g, k), (2k,) -> (g, PIECES); 1 is all alike."""
-    k = features.shape[1]
-    slopes = np.tile((1 + features @ coefficients[:k])[:, None], (1, PIECES))
-    slopes[:, LATE:] += (features @ coefficients[k:])[:, None]
-    return slopes

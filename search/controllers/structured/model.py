@@ -91,15 +91,6 @@ class DamageModel:
         fit = -0.5 * float((targets - base) @ pull) - float(np.log(np.diag(root)).sum())
         self.log_evidence = self.setting.likelier_by() + fit - float(np.log(self._scale.slopes(at)).sum())
 
-    def regression(self, designs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the measurements say about further linear terms of the damage: (n, k) -> (k, k), (k,).
-
-        The precision that they add to the coefficients, and that precision times their best values, with all
-        that the prior lets vary taken out.
-        """
-        white = solve_triangular(self._root, designs, lower=True, check_finite=False)
-        return white.T @ white, designs.T @ self._pull
-
     def predict(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Posterior mean and standard deviation of the damage: (n,), (n,). O(n t^2) for t trials."""
         scales = self.setting.scales
