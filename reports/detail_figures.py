@@ -1,7 +1,6 @@
 """Figures beside the front: each takes a frame of `reports.details` and returns a Plotly figure."""
 
 import html
-from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.drawing import drawn, error_bar, group_axis, set_titles
+from reports.drawing import drawn, error_bar, group_axis, rows_layout, set_titles
 from reports.theme import (
     ADVISED,
     FAINT,
@@ -18,71 +17,13 @@ from reports.theme import (
     GREEN,
     INK,
     LADDER,
-    MUTED,
     PAPER,
     PINK,
     flops_axis,
     layout,
 )
 
-CLASSES_REACH = 0.05
-"""The least that the axis of changes reaches to both sides: smaller changes look small."""
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
-_CHANGE = (
-    "<b>%{text}</b><br>%{customdata[0]:.3f}, %{x:+.3f} to dense<br>"
-    "95 %: %{customdata[1]:+.3f} to %{customdata[2]:+.3f}<extra></extra>"
-)
-
-
-def classes_figure(classes: pd.DataFrame, number: int, tested: pd.DataFrame | None = None) -> go.Figure:
-    """What each class gains or loses against dense, the rarest on top, with 95 % intervals.
-
-    Args:
-        classes: A `class_frame`.
-        number: Of the network to show.
-        tested: A `final_class_frame`: the same on the test split, where the network was finalised.
-    """
-    order = classes.drop_duplicates("class")
-    place = {name: i for i, name in enumerate(order["class"])}
-    labels = [class_label(name, n) for name, n in zip(order["class"], order["cases"], strict=True)]
-    figure = go.Figure()
-    styles = (
-        ("validation", classes, FRONT, "circle", 11),
-        ("test", classes.iloc[:0] if tested is None else tested, PINK, "triangle-up", 12),
-    )
-    for name, frame, colour, symbol, size in styles:
-        rows = frame[frame["number"].eq(number) & frame["class"].isin(list(place))]
-        figure.add_trace(
-            go.Scatter(
-                name=name,
-                x=drawn(rows["difference"]),
-                y=[place[label] for label in rows["class"]],
-                mode="markers",
-                marker={
-                    "size": size,
-                    "color": colour,
-                    "symbol": symbol,
-                    "line": {"color": PAPER, "width": 1},
-                },
-                error_x=error_bar(rows["low"], rows["difference"], rows["high"], colour, 2),
-                customdata=drawn(rows[["value", "low", "high"]]),
-                text=[labels[place[label]] for label in rows["class"]],
-                hovertemplate=_CHANGE,
-            )
-        )
-    measure = str(order["measure"].iloc[0]) if len(order) else "measure"
-    measure = {"auc": "AUC", "dice": "Dice"}.get(measure, measure)
-    _rows_layout(figure, labels, f"{measure} of the class, difference to dense")
-    shown = [frame.loc[frame["number"].eq(number), ["low", "high"]] for _, frame, *_ in styles]
-    ends = np.abs(np.concatenate([rows.to_numpy(float).ravel() for rows in shown]))
-    reach = 1.1 * float(np.nanmax(ends, initial=CLASSES_REACH))
-    figure.update_xaxes(range=[-reach, reach], tickformat="+.2~f", nticks=7)
-    return figure
-
-
-def class_label(name: str, cases: float) -> str:
-    """A class as figures name it: with its validation cases, where they are known."""
-    return html.escape(str(name)) + (f" ({cases:.0f})" if cases == cases else "")
 
 
 def calibration_figure(calibration: pd.DataFrame) -> go.Figure:
@@ -115,7 +56,7 @@ def calibration_figure(calibration: pd.DataFrame) -> go.Figure:
             )
         )
     timed = [f"{label}, {s:.2g} s" for label, s in zip(labels, calibration["seconds"], strict=True)]
-    _rows_layout(figure, timed, "Kendall's tau with full")
+    rows_layout(figure, timed, "Kendall's tau with full")
     lowest = float(np.nanmin(calibration[["low", "within_low"]].to_numpy(float), initial=-0.1))
     figure.update_xaxes(range=[lowest - 0.05, 1.05])
     ceiling = float(calibration["tau"].iloc[-1])
@@ -260,22 +201,6 @@ def latency_figure(latency: pd.DataFrame) -> go.Figure:
 
 def _marker(size: float, colour: str, symbol: str) -> dict[str, Any]:
     return {"size": size, "color": colour, "symbol": symbol, "line": {"color": PAPER, "width": 1}}
-
-
-def _rows_layout(figure: go.Figure, labels: Sequence[str], title: str) -> None:
-    """Rows with names at the left, from top to bottom, around a line at 0."""
-    base: dict[str, Any] = layout(height=110 + 34 * max(len(labels), 2))
-    figure.update_layout(base)
-    figure.update_layout(margin={"l": 16, "r": 16, "t": 12})
-    figure.update_yaxes(
-        automargin=True,
-        tickfont={"color": INK, "size": 13},
-        tickvals=list(range(len(labels))),
-        ticktext=list(labels),
-        range=[len(labels) - 0.5, -0.5],
-    )
-    figure.update_xaxes(title={"text": html.escape(title), "standoff": 12})
-    figure.add_vline(x=0, line={"color": MUTED, "width": 1.2})
 
 
 def _with_legend(figure: go.Figure) -> go.Figure:

@@ -11,11 +11,16 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from reports.networks import complete_records, measured_networks, pooled
-from spaces.finals import FinalNetwork
+from spaces.finals import Estimate, FinalNetwork, TestResult
 from spaces.intervals import paired_difference
 from spaces.messages import Genome, Record
 
 CLASS_COLUMNS = ("number", "class", "measure", "cases", "value", "difference", "low", "high")
+FINAL_CLASS_COLUMNS = (
+    *CLASS_COLUMNS,
+    *("dense", "value_low", "value_high", "p5", "p25", "median", "p75", "p95"),
+    *("hd_mean", "hd_median", "unit", "missed", "invented"),
+)
 FINAL_COLUMNS = (
     *("number", "dense", "flops_ratio", "params_ratio", "val", "metric", "low", "high"),
     *("difference", "difference_low", "difference_high", "calibration_error"),
@@ -178,15 +183,44 @@ def _ends(prefix: str, estimate: Any, name: str) -> dict[str, float]:
 
 
 def final_class_frame(networks: Sequence[FinalNetwork]) -> pd.DataFrame:
-    """As `class_frame`, on the test split: one row a finalised network and class, the rarest first."""
-    rows = []
-    for network in networks:
-        for c in network.test.classes if network.test else ():
-            d = c.difference
-            ends = (d.value, d.low, d.high) if d else (0.0, 0.0, 0.0)
-            rows.append((network.point, c.name, c.measure, c.cases, c.value.value, *ends))
-    frame = pd.DataFrame(rows, columns=list(CLASS_COLUMNS))
+    """As `class_frame`, on the test split: one row a finalised network and class, the rarest first.
+
+    Further columns: dense (whether it is the unpruned network); value_low and value_high, the value's 95 %
+    interval; p5, p25, median, p75, p95: percentiles of Dice over all test cases; hd_mean and hd_median of
+    HD95, in unit ("mm" or "pixels"), over the cases that show the class and where it was drawn; missed and
+    invented, how often nothing was drawn, or something that is not there. NaN and None where unknown.
+    """
+    rows = [
+        {
+            "number": network.point,
+            "dense": network.dense,
+            "class": found.name,
+            "measure": found.measure,
+            "cases": found.cases,
+            **_ends("value_", found.value, "value"),
+            **_ends("", found.difference or Estimate(0.0, 0.0, 0.0), "difference"),
+            **_over_cases(network.test, found.name),
+        }
+        for network in networks
+        if network.test
+        for found in network.test.classes
+    ]
+    frame = pd.DataFrame(rows, columns=list(FINAL_CLASS_COLUMNS))
     return frame.sort_values("cases", kind="stable").reset_index(drop=True)
+
+
+def _over_cases(test: TestResult, name: str) -> dict[str, Any]:
+    """How one class does over the test cases: percentiles of Dice, and distances; what is stored of them."""
+    found: dict[str, Any] = {}
+    if test.table == "dice" and name in test.table_rows:
+        values = dict(zip(test.table_columns, test.table_values[test.table_rows.index(name)], strict=True))
+        shown = {"5 %": "p5", "25 %": "p25", "50 %": "median", "75 %": "p75", "95 %": "p95"}
+        found |= {column: values[percentile] for percentile, column in shown.items()}
+    for distance in test.distances:
+        if distance.name == name:
+            found |= {"hd_mean": distance.mean, "hd_median": distance.median, "unit": distance.unit}
+            found |= {"missed": distance.missed, "invented": distance.invented}
+    return found
 
 
 def latency_frame(measured: Iterable[Mapping[str, Any]], trials: pd.DataFrame) -> pd.DataFrame:

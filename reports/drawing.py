@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.theme import MUTED
+from reports.theme import INK, MUTED, layout
 
 PLOTLY_JS = Path(__file__).parent / "templates" / "plotly-basic.min.js"
 """Plotly's own build of bars and points (MIT), of the version that the Python package writes for."""
@@ -51,17 +51,31 @@ def group_axis(figure: go.Figure, names: Sequence[str]) -> None:
 
 
 def short_names(names: Sequence[str], most: int = 24) -> list[str]:
-    """The last parts of dotted names that fit into so many letters; whole where two would look alike."""
+    """Dotted names, the parts before the last cut to three letters where they are long; kept distinct."""
 
-    def end(name: str) -> str:
-        parts = name.split(".")
-        while len(parts) > 1 and len(".".join(parts)) >= most:
-            parts = parts[1:]
-        return name if len(name) <= most else "…" + ".".join(parts)
+    def short(name: str) -> str:
+        *parents, last = name.split(".")
+        return name if len(name) <= most else ".".join([*(parent[:3] for parent in parents), last])
 
-    ends = [end(str(name)) for name in names]
-    times = Counter(ends)
-    return [short if times[short] == 1 else str(name) for short, name in zip(ends, names, strict=True)]
+    cut = [short(name) for name in names]
+    times = Counter(cut)
+    return [ours if times[ours] == 1 else name for ours, name in zip(cut, names, strict=True)]
+
+
+def rows_layout(figure: go.Figure, labels: Sequence[str], title: str) -> None:
+    """Rows with names at the left, from top to bottom, around a line at 0."""
+    base: dict[str, Any] = layout(height=110 + 34 * max(len(labels), 2))
+    figure.update_layout(base)
+    figure.update_layout(margin={"l": 16, "r": 16, "t": 12})
+    figure.update_yaxes(
+        automargin=True,
+        tickfont={"color": INK, "size": 13},
+        tickvals=list(range(len(labels))),
+        ticktext=list(labels),
+        range=[len(labels) - 0.5, -0.5],
+    )
+    figure.update_xaxes(title={"text": html.escape(title), "standoff": 12})
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1.2})
 
 
 def error_bar(low: Any, middle: Any, high: Any, colour: str, width: float = 1.4) -> dict[str, Any]:

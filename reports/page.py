@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reports.campaign import TOLERANCE, CampaignReport
+from reports.campaign import TOLERANCE, CampaignReport, in_words
 from reports.drawing import plotly_js
 from reports.payload import as_plain, campaign_payload, compare_figures
 from reports.theme import DARK
@@ -92,6 +92,7 @@ def render(reports: Sequence[CampaignReport]) -> str:
         percent=percent,
         signed=signed,
         figure=figure,
+        in_words=in_words,
         figures=[campaign["figures"] for campaign in payload["campaigns"]],
         answers=[answer(report) for report in reports],
         policy=script_policy(scripts.values()),

@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from reports.campaign import CampaignReport
+from reports.class_figures import CLASSES_REACH, classes_figure, spread_figure
 from reports.detail_figures import (
-    CLASSES_REACH,
     calibration_figure,
-    classes_figure,
     latency_figure,
     prior_figure,
     replicates_figure,
@@ -42,6 +41,7 @@ def campaign_payload(report: CampaignReport) -> dict[str, Any]:
         "classNames": [str(name) for name in dict.fromkeys(report.classes["class"])],
         "classes": _by_number(report.classes),
         "testedClasses": _by_number(report.final_classes, report.classes),
+        "spread": _spread(report.final_classes),
         "tested": _tested(report.tested),
         "latency": _latency(report.latency),
         "figures": {name: as_plain(figure) for name, figure in campaign_figures(report).items()},
@@ -58,6 +58,10 @@ def campaign_figures(report: CampaignReport) -> dict[str, Any]:
         "classes": (
             len(report.classes) > 0,
             lambda: classes_figure(report.classes, number, report.final_classes),
+        ),
+        "spread": (
+            bool(report.final_classes["median"].notna().any()),
+            lambda: spread_figure(report.final_classes, number),
         ),
         "latency": (bool(report.latency["median_ms"].notna().any()), lambda: latency_figure(report.latency)),
         "history": (True, lambda: history_figure(report.history, report.ladder_hypervolume, metric)),
@@ -108,6 +112,19 @@ def _by_number(classes: pd.DataFrame, order: pd.DataFrame | None = None) -> dict
         by_class = rows.drop_duplicates("class").set_index("class")[figures].reindex(names)
         found[str(number)] = [[_short(value) for value in row] for row in by_class.to_numpy(float)]
     return found
+
+
+def _spread(tested: pd.DataFrame) -> dict[str, Any]:
+    """Number of the finalised network -> percentiles of each class, in the figure's order; not of dense."""
+    known, figures = tested[tested["median"].notna()], ["p5", "p25", "median", "p75", "p95"]
+    names = list(dict.fromkeys(known["class"]))
+    return {
+        str(number): [
+            [_short(v) for v in row]
+            for row in rows.set_index("class")[figures].reindex(names).to_numpy(float)
+        ]
+        for number, rows in known[~known["dense"]].groupby("number", sort=False)
+    }
 
 
 def _short(value: float) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reports.campaign import CampaignReport, campaign_report
-from spaces.finals import ClassResult, Estimate, FinalNetwork, Reliability, TestResult
+from spaces.finals import ClassResult, Distance, Estimate, FinalNetwork, Reliability, TestResult
 from spaces.messages import Genome, Outcome, Record, Trial
 
 NAMES = ["conv1"] + [
@@ -123,6 +123,29 @@ def finals() -> list[FinalNetwork]:
                 opened="2026-11-24T10:00:00+00:00",
             )
         )
+    return networks
+
+
+def segmented_finals() -> list[FinalNetwork]:
+    """The same as if they had drawn two regions: the spread of Dice over cases, and distances of borders."""
+    networks = []
+    for network in finals():
+        assert network.test is not None
+        worse = network.test.difference.value if network.test.difference else 0.0
+        spread = [0.8 + worse, 0.1, 0.5 + 2 * worse, 0.75 + worse, 0.82 + worse, 0.88, 0.93]
+        test = replace(
+            network.test,
+            classes=tuple(replace(found, measure="dice") for found in network.test.classes),
+            table="dice",
+            table_rows=("benign", "malignant"),
+            table_columns=("mean", "sd", "5 %", "25 %", "50 %", "75 %", "95 %"),
+            table_values=(tuple(spread), tuple(value - 0.05 for value in spread)),
+            distances=(
+                Distance("benign", "mm", 3.25 - 20 * worse, 2.5, 40, 0, 1),
+                Distance("malignant", "mm", None, None, 0, 2, 0),
+            ),
+        )
+        networks.append(replace(network, test=test))
     return networks
 
 

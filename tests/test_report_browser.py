@@ -322,6 +322,33 @@ def test_everything_that_a_campaign_can_have_is_drawn(browser: object, tmp_path:
     assert visit.complaints == []
 
 
+def test_finalised_networks_show_their_spread_over_cases(browser: object, tmp_path: Path) -> None:
+    report = samples.full_report(finalised=samples.segmented_finals())
+    visit = Visit(browser, write_report(report, tmp_path / "segmented.html"))
+    card = visit.page.locator("[data-out=spread]")
+    assert card.is_hidden(), "the headline's network was not finalised"
+    visit.page.select_option("[data-filter]", "all")
+    for number in (5, 3):
+        visit.page.click(f"[data-table] tr[data-number='{number}'] button")
+        visit.see("spread")
+        drawn = visit.trace("spread", "network, most")["x"]
+        change = report.final_classes.set_index(["number", "class"])["median"]
+        assert drawn == pytest.approx([change[number, "malignant"], change[number, "benign"]], abs=1e-4)
+    visit.page.click("[data-table] tr[data-number='0'] button")
+    assert card.is_hidden(), "dense is what is compared with"
+    visit.context.close()
+    assert visit.complaints == []
+
+
+def test_a_printed_table_has_its_head_above_it(browser: object, report_file: Path) -> None:
+    visit = Visit(browser, report_file)
+    head = "() => getComputedStyle(document.querySelector('.networks thead th')).position"
+    assert visit.page.evaluate(head) == "sticky"
+    visit.page.emulate_media(media="print")
+    assert visit.page.evaluate(head) == "static"
+    visit.context.close()
+
+
 def test_figures_become_pictures(browser: object, tmp_path: Path) -> None:
     pytest.importorskip("kaleido")
     files = write_pictures([samples.report(samples.records(0))], tmp_path / "pictures")

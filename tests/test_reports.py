@@ -16,14 +16,14 @@ import plotly.graph_objects as go
 import pytest
 
 from reports.campaign import CampaignReport
+from reports.class_figures import classes_figure, spread_figure
 from reports.detail_figures import (
     calibration_figure,
-    classes_figure,
     prior_figure,
     replicates_figure,
     weights_figure,
 )
-from reports.details import class_frame, finalised_frame, latency_frame, replicates_frame
+from reports.details import class_frame, final_class_frame, finalised_frame, latency_frame, replicates_frame
 from reports.drawing import plotly_js, short_names
 from reports.examples import Examples, outlined, png, write_example_page
 from reports.figures import MOST_DRAWN, compare_figure, front_figure, history_figure, ratios_figure
@@ -683,8 +683,8 @@ def test_outlines_run_inside_a_mask_and_pngs_hold_what_was_put_in() -> None:
 
 def test_names_of_groups_are_cut_where_they_stay_distinct() -> None:
     deep = "model.1.submodule.1.submodule"
-    names = ["conv1", f"{deep}.residual", f"{deep}.2.conv", "other.module.1.submodule.2.conv"]
-    assert short_names(names) == ["conv1", "…1.submodule.residual", *names[2:]]
+    names = ["conv1", f"{deep}.residual", f"{deep}.2.conv", "module.1.sub.1.submission.2.conv"]
+    assert short_names(names) == ["conv1", "mod.1.sub.1.sub.residual", *names[2:]]
 
 
 def test_levels_of_the_history_are_named_apart_from_each_other_and_from_the_axis() -> None:
@@ -698,3 +698,33 @@ def test_levels_of_the_history_are_named_apart_from_each_other_and_from_the_axis
     assert shifts(0.25, 0.2) == {"search": -11, "ladder": 11}
     assert shifts(0.0, 0.25) == {"search": 11, "ladder": 11}
     assert shifts(0.0, 0.0) == {"search": 29, "ladder": 11}
+
+
+def test_classes_on_test_have_their_spread_and_distances() -> None:
+    frame = final_class_frame(samples.segmented_finals())
+    assert frame["class"].tolist() == ["malignant"] * 3 + ["benign"] * 3, "the rarest first"
+    benign = frame[frame["class"].eq("benign")].set_index("number")
+    assert benign["dense"].tolist() == [True, False, False]
+    assert benign.loc[3, ["p5", "median", "p95"]].tolist() == pytest.approx([0.492, 0.816, 0.93])
+    assert benign.loc[5, ["hd_mean", "hd_median", "missed", "invented"]].tolist() == pytest.approx(
+        [3.67, 2.5, 0, 1]
+    )
+    malignant = frame[frame["class"].eq("malignant")]
+    assert malignant["hd_mean"].isna().all()
+    assert malignant["missed"].tolist() == [2, 2, 2]
+    plain = final_class_frame(samples.finals())
+    assert plain[["median", "hd_mean", "unit", "missed"]].isna().all().all()
+
+
+def test_the_page_shows_distances_and_percentiles_where_there_are_any() -> None:
+    page = render([samples.full_report(finalised=samples.segmented_finals())])
+    for words in ("HD95 in mm: mean / median", "5th percentile", "3.67 / 2.50", "– / –", "invented"):
+        assert words in page
+    figure = spread_figure(final_class_frame(samples.segmented_finals()), 3)
+    network = trace(figure, "network, half")
+    assert np.allclose(network.x, [0.766, 0.816])
+    assert np.allclose(network.error_x.array, [0.064, 0.064])
+    without = render([samples.full_report()])
+    assert "By class, on the same test cases" in without
+    for words in ("HD95", "5th percentile", 'data-plot="spread"'):
+        assert words not in without

@@ -12,6 +12,7 @@ function chosenView(article, source, rows, figures) {
     beside(row);
     ratios(row);
     classes(row);
+    spread(row);
     at("[data-out=genome]").textContent = row.genome.join(" ");
     for (const place of article.querySelectorAll("[data-out=number]")) place.textContent = row.number;
     at("[data-out=origin]").textContent =
@@ -112,6 +113,20 @@ function chosenView(article, source, rows, figures) {
     const ends = [...(known ?? []), ...(source.testedClasses[row.number] ?? [])].flatMap(([, , low, high]) => [Math.abs(low), Math.abs(high)]);
     const reach = 1.1 * Math.max(source.reach, ...ends);
     rescale(figures.classes, "xaxis.range", [-reach, reach]);
+  }
+
+  // How the measure spreads over the held-out cases: of finalised networks only.
+  function spread(row) {
+    if (!figures.spread) return;
+    const known = source.spread[row.number];
+    at("[data-out=spread]").hidden = !known;
+    for (const [trace, low, high] of known ? [["network, most", 0, 4], ["network, half", 1, 3]] : [])
+      update(figures.spread, trace, {
+        x: known.map((ends) => ends[2]),
+        customdata: known.map(([p5, p25, , p75, p95]) => [p5, p25, p75, p95]),
+        "error_x.array": known.map((ends) => ends[high] - ends[2]),
+        "error_x.arrayminus": known.map((ends) => ends[2] - ends[low]),
+      });
   }
 
   return { show };
