@@ -205,7 +205,7 @@ def final_class_frame(networks: Sequence[FinalNetwork]) -> pd.DataFrame:
         if network.test
         for found in network.test.classes
     ]
-    frame = pd.DataFrame(rows, columns=list(FINAL_CLASS_COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(FINAL_CLASS_COLUMNS)).astype({"dense": bool})
     return frame.sort_values("cases", kind="stable").reset_index(drop=True)
 
 
