@@ -197,7 +197,7 @@ def recommended(found: Sequence[RungCalibration]) -> tuple[str, str]:
     by more than `AS_GOOD` / 2; else the metric likewise. For metric and loss are taken on the very cases that
     judge: their taus contain the noise of those labels, which no unseen patient shares.
     """
-    scores = {(c.rung, c.value): float(np.nanmean([c.overall.tau, c.within.tau])) for c in found}
+    scores = {(c.rung, c.value): _score(c) for c in found}
     good = [c for c in found if c.overall.low > 0]
     usual = "agreement" if any(c.value == "agreement" for c in found) else "metric"
     if not good:
@@ -208,6 +208,12 @@ def recommended(found: Sequence[RungCalibration]) -> tuple[str, str]:
     values = {c.value: scores[c.rung, c.value] for c in found if c.rung == cheapest}
     other = max(values, key=lambda value: values[value])
     return cheapest, other if values[other] > values[usual] + AS_GOOD / 2 else usual
+
+
+def _score(found: RungCalibration) -> float:
+    """Mean of the taus that are known; -1, the worst there is, where none is: nothing was ordered."""
+    taus = [tau for tau in (found.overall.tau, found.within.tau) if not np.isnan(tau)]
+    return float(np.mean(taus)) if taus else -1.0
 
 
 class _Table:

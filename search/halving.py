@@ -27,11 +27,21 @@ class _Class:
 
     found: dict[Genome, float] = field(default_factory=dict)
     promoted: set[Genome] = field(default_factory=set)
+    searched: bool = False  # and nothing was found since: an ask need not sort every class
+
+    def add(self, genome: Genome, value: float) -> None:
+        """A network was measured; larger is better."""
+        self.found[genome] = value
+        self.searched = False
 
     def next(self, eta: int) -> Genome | None:
         """The best of the top 1/eta that was not promoted yet; of equals, the one that came first."""
+        if self.searched:
+            return None
         best = sorted(self.found, key=lambda genome: -self.found[genome])[: len(self.found) // eta]
-        return next((genome for genome in best if genome not in self.promoted), None)
+        genome = next((genome for genome in best if genome not in self.promoted), None)
+        self.searched = genome is None
+        return genome
 
 
 class Halving:
@@ -101,7 +111,7 @@ class Halving:
         through = trial.genome == self._space.dense or trial.genome in self._ladder
         if record.complete and np.isfinite(value) and not through:
             here = self._classes.setdefault((trial.rung, self._bin(record)), _Class())
-            here.found[trial.genome] = -float(self._value.loss(np.asarray(value)))
+            here.add(trial.genome, -float(self._value.loss(np.asarray(value))))
 
     def _looks(self, genome: Genome, rung: str, replicates: int = 1) -> list[_Look]:
         folds = self._folds[rung]

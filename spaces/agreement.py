@@ -47,19 +47,18 @@ def agreement(
     if a.ndim != 1 or a.shape != b.shape:
         raise InputError(f"two measurements of the same networks are needed; got {a.shape} and {b.shape}")
     there = ~np.isnan(a) & ~np.isnan(b)
-    sign_a, sign_b = (np.sign(values[there][:, None] - values[there][None]) for values in (a, b))
-    compared = ~np.eye(int(there.sum()), dtype=bool)
+    a, b = a[there], b[there]
+    compared = ~np.eye(len(a), dtype=bool)
     if np.isfinite(within):
         if octaves is None:
             raise InputError("octaves are needed to compare within a range of FLOPs")
         x = np.asarray(octaves, dtype=float)[there]
         compared &= np.abs(x[:, None] - x[None]) < within
-    parts = np.stack([sign_a * sign_b, np.abs(sign_a), np.abs(sign_b)]) * compared
-    n = int(there.sum())
+    n = len(a)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=_N_BOOT) if n else np.zeros((_N_BOOT, 0))
-    tau = _tau(parts, np.ones((1, n)))[0]
-    drawn = _tau(parts, weights.astype(float))
+    tau = tau_b(a, b, compared, np.ones((1, n)))[0]
+    drawn = tau_b(a, b, compared, weights.astype(float))
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) and tau == tau else (np.nan, np.nan)
     return Agreement(float(tau), float(low), float(high), int(compared.sum()) // 2)
@@ -75,8 +74,13 @@ def smallest_shown(n: int) -> float:
     return float(min(1.0, (1.645 + 0.842) * np.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))))
 
 
-def _tau(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Tau-b of each row of weights: (3, n, n), (draws, n) -> (draws,)."""
+def tau_b(a: np.ndarray, b: np.ndarray, compared: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b over some pairs, once for each row of weights: how often each network was drawn.
+
+    (n,), (n,), (n, n) bool, (draws, n) -> (draws,); NaN where no pair is ordered by both.
+    """
+    sign_a, sign_b = (np.sign(values[:, None] - values[None]) for values in (a, b))
+    parts = np.stack([sign_a * sign_b, np.abs(sign_a), np.abs(sign_b)]) * compared
     together, in_a, in_b = (np.einsum("di,ij,dj->d", weights, part, weights, optimize=True) for part in parts)
     norm = np.sqrt(in_a * in_b)
     return np.divide(together, norm, out=np.full(len(norm), np.nan), where=norm > 0)

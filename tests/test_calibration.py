@@ -100,6 +100,16 @@ def test_labels_that_judge_as_well_have_to_do_clearly_better(taus: dict[str, flo
     assert recommended(found) == ("shared", value)
 
 
+def test_a_value_that_orders_nothing_has_no_say() -> None:
+    nothing, sure = Agreement(np.nan, np.nan, np.nan, 0), Agreement(0.6, 0.4, 0.8, 100)
+    found = [
+        RungCalibration("shared", value, tau, tau, seconds=0.1, regret=0.0)
+        for value, tau in (("loss", nothing), ("metric", sure))
+    ]
+    assert recommended(found) == ("shared", "metric")
+    assert recommended(found[:1]) == (FULL, "metric")
+
+
 def test_chance_is_said_only_when_the_upper_bound_says_so() -> None:
     noise = dict.fromkeys((*RUNGS, FULL), 10.0)
     few = compare_rungs(records(noise, n=8, seed=3), SPACE, AUC, 0.5)

@@ -160,7 +160,7 @@ def test_slices_get_better_by_joint_training() -> None:
     trainer = joint_training(workload)
 
     def loss() -> float:
-        small = prune(trainer.network, workload.space, workload.space.minimal, workload.ranking)
+        small = prune(trainer.network, workload.space, workload.space.uniform(0.5), workload.ranking)
         recalibrate(small, data.images, 0)
         with torch.inference_mode():
             return float(task.loss(small(data.images[:]), data.targets))

@@ -1,7 +1,10 @@
 """Weights for the rung `shared`: one network trained so that its slices work as they are.
 
-Each step trains the full width on the task, and the narrowest and a few random widths on the task and on what
-the full width says (the sandwich rule with in-place distillation). Once a campaign, kept by content.
+Each step trains the full width on the task, and a few random widths on the task and on what the full width
+says (in-place distillation). Once a campaign, kept by content. The sandwich rule would train the narrowest
+width in every step as well. Here slices are there to be ranked as a training of their own would rank them,
+and what is trained most looks better than it is (`benchmarks/joint.py`).
+
 Optimiser, precision, clipping, augmentation and balance are those of the proxy; with `distill`, the full
 width imitates the dense network as candidates do, and slices imitate the full width at least as much.
 
@@ -38,11 +41,11 @@ from spaces.messages import Genome
 from spaces.space import ChannelSpace
 from spaces.surgery import cut, kept_positions
 
-PROCEDURE = 2
+PROCEDURE = 3
 """Raise it with every change after which training gives other weights."""
 
 RANDOM_WIDTHS = 2
-"""Random slices a step, besides the full and the narrowest one."""
+"""Random slices a step, besides the full width."""
 NARROWEST = 1 / 8
 """Share of the units that the narrowest random slices keep: 1/64 of the FLOPs."""
 SPREAD = 0.5
@@ -172,8 +175,7 @@ class JointTraining(Stepwise):
             loss = blended_loss(self._task, outputs, targets, dense, distill)
         precision.backward(loss)
         told, share = main_output(outputs, images.ndim).detach(), max(IMITATION, distill)
-        genomes = [random_widths(self._space, self._widths) for _ in range(RANDOM_WIDTHS)]
-        for genome in (self._space.minimal, *genomes):
+        for genome in self._slices():
             kept = self._ranking.kept(self._space, genome)
             slice_ = cut(self.network, self._space, kept).train()
             with precision.autocast():
@@ -181,6 +183,10 @@ class JointTraining(Stepwise):
             precision.backward(part)
             self._give_back(slice_, kept)
         return float(loss.detach())
+
+    def _slices(self) -> list[Genome]:
+        """What is trained in a step besides the full width."""
+        return [random_widths(self._space, self._widths) for _ in range(RANDOM_WIDTHS)]
 
     def _give_back(self, slice_: nn.Module, kept: np.ndarray) -> None:
         """Add the gradients of a slice to those of the full width, where they came from."""

@@ -10,7 +10,7 @@ from evaluators.settings import ProxySettings
 _TRAINING = 3.0
 """Forward passes that a training step is worth: forward, and backward for inputs and for weights."""
 _MEAN_SHARE = 0.25
-"""FLOPs of a random slice in joint training over dense, about; the narrowest is worth next to nothing."""
+"""FLOPs of a random slice in joint training over dense, about."""
 JOINT_STEP = 1 + RANDOM_WIDTHS * _MEAN_SHARE
 """Steps of dense that a step of joint training is worth."""
 
