@@ -19,21 +19,16 @@ from reports.details import (
 )
 from reports.table import failed_frame, headline, history_frame, ladder_hypervolume, trials_frame
 from spaces.finals import FinalNetwork
+from spaces.fronts import MARGIN
 from spaces.intervals import smallest_difference
 from spaces.messages import Genome, Record
+from spaces.objectives import in_words
 
 TOLERANCE = 0.02
 """How far below dense counts as keeping the metric, in the page's sentence."""
 
 MOST_CLASSES = 400
 """Networks whose classes are looked at: the fronts first."""
-
-_NAMES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
-
-
-def in_words(metric: str) -> str:
-    """A metric's name as people write it."""
-    return _NAMES.get(metric, metric.replace("_", " "))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +123,25 @@ class CampaignReport:
     def hypervolume(self) -> float:
         """Of the observed front after the last trial."""
         return float(self.history["hypervolume"].iloc[-1])
+
+    @property
+    def reference(self) -> float:
+        """Where the hypervolume begins on the metric's axis: `MARGIN` below dense, or at chance if higher."""
+        return max(float(self.dense["metric"]) - MARGIN, self.chance)
+
+    @property
+    def out_of_reach(self) -> str:
+        """Why there is no hypervolume, and what to do about it; empty where there is some."""
+        pruned = self.trials[self.trials["kind"].ne("dense")]
+        if self.hypervolume > 0 or not len(pruned):
+            return ""
+        metric, best = self.metric_name, float(pruned["metric"].max())
+        why = f"{MARGIN:.2f} below dense" if self.reference > self.chance else "chance"
+        return (
+            f"Nothing counts for the hypervolume: that begins at {metric} {self.reference:.3f} ({why}), and "
+            f"the best pruned network reaches {best:.3f}. Train candidates longer in a new campaign "
+            "(proxy.epochs), or take another rung: `paretoprune calibrate` compares them."
+        )
 
     @property
     def replicate_sd(self) -> float:

@@ -18,11 +18,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reports.campaign import TOLERANCE, CampaignReport, in_words
+from reports.campaign import TOLERANCE, CampaignReport
 from reports.drawing import plotly_js
 from reports.payload import as_plain, campaign_payload, compare_figures
 from reports.theme import DARK
 from spaces.errors import InputError
+from spaces.objectives import in_words
 from spaces.scrubbing import without_files, without_paths
 
 _SCRIPTS = ("plots.js", "networks.js", "chosen.js", "report.js")

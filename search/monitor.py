@@ -172,7 +172,9 @@ def describe(standing: Standing) -> str:
         words.append(f"{standing.failed} failed")
     if standing.reused:
         words.append(f"{standing.reused} known from earlier campaigns")
-    words.append(f"hypervolume {standing.hypervolume:.3f}")
+    words.append(
+        f"hypervolume {standing.hypervolume:.3f}" if standing.hypervolume else "nothing near dense yet"
+    )
     shown = standing.best[:: max(1, -(-len(standing.best) // 3))]
     if shown:
         words.append("best " + ", ".join(f"{metric:.3f} at {100 * ratio:.0f} %" for ratio, metric in shown))

@@ -10,7 +10,9 @@ from evaluators.latency.archive import latency_file, read_latencies
 from search.finals.finalised import finalised
 from search.store.archive import Store
 from search.store.entries import CampaignRow
+from search.words import settings_in_words
 from spaces.errors import StoreError
+from spaces.objectives import in_words
 
 if TYPE_CHECKING:
     from reports.campaign import CampaignReport
@@ -146,36 +148,18 @@ def _provenance(row: CampaignRow) -> dict[str, str]:
         "Started": f"{row.created:%Y-%m-%d %H:%M} UTC",
         "Command": about["command"] or "from Python",
         "Network": _network_in_words(config["network"]),
-        "Dense weights": _in_words(recipe) if recipe else "given by the user",
-        "Dense as given": f"{about['metric']} {given:.4f} on val, before equal fine-tuning",
+        "Dense weights": settings_in_words(recipe) if recipe else "given by the user",
+        "Dense as given": f"{in_words(about['metric'])} {given:.4f} on val, before equal fine-tuning",
         "Data": _data_in_words(about["data"]),
         **_whole_in_words(about.get("whole")),
         "Licence of the data": about["data"]["licence"] or "not known",
         "Duplicates removed": str(about["data"]["duplicates_removed"]),
         "Criterion": config["pruning"]["criterion"],
-        "Evaluation": _in_words(config["proxy"]),
-        "Controller": _in_words(config["search"]),
+        "Evaluation": settings_in_words(config["proxy"]),
+        "Search": settings_in_words(config["search"]),
         "Not prunable": ", ".join(f"{entry['name']} ({entry['reason']})" for entry in about["frozen"])
         or "nothing",
         "Versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         "Machine": about["machine"],
         "Fingerprint": row.fingerprint,
     }
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    """Settings that say something, as people write them."""
-    said = ((key.replace("_", " "), _said(value)) for key, value in settings.items())
-    return ", ".join(f"{key} {value}".strip() for key, value in said if value is not None)
-
-
-def _said(value: Any) -> str | None:
-    if value is None or value == [] or value == {} or value == ():
-        return None
-    if isinstance(value, Mapping):
-        return f"({_in_words({key: entry for key, entry in value.items() if entry})})"
-    if isinstance(value, bool):
-        return "" if value else "off"
-    if isinstance(value, list | tuple):
-        return " then ".join(str(entry) for entry in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

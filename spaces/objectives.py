@@ -34,6 +34,11 @@ LOSS = Objective("loss")
 DISAGREEMENT = Objective("disagreement")
 
 
+def in_words(metric: str) -> str:
+    """A metric's name as people write it."""
+    return {"auc": "AUC", "dice": "Dice", "r2": "R²"}.get(metric, metric.replace("_", " "))
+
+
 def ranked_by(value: str, metric: Objective) -> Objective:
     """The objective that `search.value` names: "metric", "loss" or "agreement".
 

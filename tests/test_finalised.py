@@ -65,7 +65,7 @@ def test_the_table_says_what_was_not_tested(capsys: pytest.CaptureFixture[str]) 
         lines[0]
         == "a-long-id-of-a-campaign: finalised networks, AUC on the validation cases (not tested yet)"
     )
-    assert lines[1].split() == ["network", "FLOPs", "parameters", "val"]
+    assert lines[1].split() == ["network", "FLOPs", "params", "val"]
     some = [network(0, 100.0, dense=True), network(3, 20.0), network(7, 50.0, tested=False)]
     print_finalised("a", some)
     lines = capsys.readouterr().out.splitlines()

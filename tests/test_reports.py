@@ -728,3 +728,15 @@ def test_the_page_shows_distances_and_percentiles_where_there_are_any() -> None:
     assert "By class, on the same test cases" in without
     for words in ("HD95", "5th percentile", 'data-plot="spread"'):
         assert words not in without
+
+
+def test_no_hypervolume_is_explained_with_a_way_out() -> None:
+    assert samples.report().out_of_reach == ""
+    assert samples.report(samples.records(0)[:3]).out_of_reach == "", "nothing pruned has been measured"
+    report = samples.report(chance=0.99)
+    assert report.hypervolume == 0
+    assert report.out_of_reach.startswith(
+        "Nothing counts for the hypervolume: that begins at AUC 0.990 (chance)"
+    )
+    assert "proxy.epochs" in report.out_of_reach
+    assert "that begins at AUC 0.990" in render([report])

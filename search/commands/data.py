@@ -22,16 +22,17 @@ def list_sources(format: Format = "table") -> None:
     """List how sources are written, and the MedMNIST sets with their sizes and classes."""
     from evaluators.data.medmnist_sets import SETS
     from evaluators.data.sources import source_names
+    from search.display.data import print_sources
     from search.display.printing import print_json
 
+    sets = {
+        name: {"sizes": list(known.md5), "classes": known.classes, "licence": known.licence}
+        for name, known in SETS.items()
+    }
     if format == "json":
-        sets = {name: {"sizes": list(known.md5), "classes": known.classes} for name, known in SETS.items()}
         print_json({"sources": source_names(), "medmnist": sets})
-        return
-    print("sources: " + ", ".join(source_names()))
-    for name, known in SETS.items():
-        sizes = ", ".join(map(str, known.md5))
-        print(f"medmnist:{name:<16} {len(known.classes):>2} classes, {sizes} pixels, {known.licence}")
+    else:
+        print_sources(source_names(), sets)
 
 
 @app.command()
@@ -60,6 +61,7 @@ def inspect(
     """Read a source and say what is in it: sizes, classes, patients, duplicates, intensities."""
     from evaluators.data.sheet import write_sheet
     from evaluators.data.sources import load_splits
+    from search.display.data import print_data
     from search.display.printing import print_json
 
     splits = load_splits(_settings(source, overrides))
@@ -74,9 +76,8 @@ def inspect(
     }
     if format == "json":
         print_json(found)
-        return
-    for key, value in found.items():
-        print(f"{key.replace('_', ' '):<20} {_shown(value)}")
+    else:
+        print_data(found)
 
 
 @app.command()
@@ -127,11 +128,3 @@ def _settings(source: str, overrides: list[str] | None) -> Any:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"data.{key} = {first['input']!r}: {first['msg'].lower()}") from None
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_shown(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_shown(part) for part in value) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def print_calibration(found: "Calibration") -> None:
     """Every rung with every ranking value: agreement with full, time, regret; and what to take."""
-    columns = ("rung", "ranked by", "tau, 95 % interval", "within an octave", "seconds", "hypervolume lost")
+    columns = ("rung", "ranked by", "tau, 95 % interval", "within an octave", "s a trial", "hypervolume lost")
     table = new_table(columns, left=2)
     for c in found.rungs:
         numbers = (_tau(c.overall), _tau(c.within), f"{c.seconds:.2g}", f"{c.regret:.3f}")
@@ -20,8 +20,10 @@ def print_calibration(found: "Calibration") -> None:
     table.add_row("full", "its repeat", *repeat)
     show(table)
     print(
-        f"\n{found.networks} networks: a tau below {found.power:.2f} may go unseen (power 80 %); no rung is "
-        f"expected above the repeat of full\ntake: proxy.rung = {found.rung!r}, ranked by the {found.value}"
+        "\ntau: Kendall's rank correlation with full (1: the same order, 0: chance), on "
+        f"{found.networks} networks; below {found.power:.2f} it may go unseen (power 80 %)\n"
+        "within an octave: among networks of like FLOPs; no rung is expected above the repeat of full\n"
+        f"take: proxy.rung = {found.rung!r}, ranked by the {found.value}"
     )
     if found.at_chance:
         print("no rung ranks better than chance: every upper bound says so")

@@ -2,24 +2,24 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
-from search.display.printing import new_table, show
+from search.display.printing import new_table, show, words_table
 from search.store.entries import CampaignRow
+from search.words import settings_in_words
+from spaces.objectives import in_words
 
 
 def print_campaigns(rows: Sequence[CampaignRow]) -> None:
     """One line a campaign, oldest first."""
-    table = new_table(("campaign", "status", "started (UTC)"), left=3)
-    table.add_column("trials", justify="right")
-    for column in ("controller", "data"):
-        table.add_column(column)
+    table = new_table(("campaign", "status", "started", "trials", "controller"), left=3, last_left=True)
+    for column in table.columns:  # an id is there to be copied
+        column.no_wrap = True
+    table.add_column("data", overflow="fold")
     for row in rows:
         total = row.config["budget"]["trials"]
         table.add_row(
             row.id,
             row.status,
-            f"{row.created:%Y-%m-%d %H:%M}",
+            f"{row.created:%Y-%m-%d}",
             f"{row.n_trials}/{total}",
             row.config["search"]["controller"],
             row.description["data"]["source"],
@@ -38,22 +38,16 @@ def print_campaign(row: CampaignRow) -> None:
         f"{dense['params'] / 1e6:,.2f} M parameters, {len(about['groups'])} channel groups",
         "data": f"{about['data']['source']}, {about['data']['sizes']['train']} training and "
         f"{about['data']['sizes']['val']} validation cases",
-        "dense": f"{metric} {about['as_given'][metric]:.3f} as given (chance {about['chance']:.3f})",
+        "dense": f"{in_words(metric)} {about['as_given'][metric]:.3f} as given, chance {about['chance']:.3f}",
     }
     for table in ("proxy", "pruning", "search", "execution"):
-        settings = row.config[table].items()
-        lines[table] = ", ".join(f"{key} {value}" for key, value in settings if value not in (None, [], {}))
+        lines[table] = settings_in_words(row.config[table])
     if networks := about.get("finalised"):
         lines["finalised"] = ", ".join(network["folder"] for network in networks)
         before = [network for group in about.get("finalised_before", {}).values() for network in group]
         if before:
-            lines["before"] = ", ".join(network["folder"] for network in before) + " (with other settings)"
+            lines["put aside"] = ", ".join(network["folder"] for network in before) + " (with other settings)"
         openings = max(network["openings"] for network in [*networks, *before])
         times = f"opened {openings} time{'s' * (openings != 1)} in this store by then"
         lines["test split"] = times if openings else "not opened"
-    grid = Table(box=None, show_header=False, pad_edge=False)
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for label, text in lines.items():
-        grid.add_row(label, text)
-    show(grid)
+    show(words_table(lines))

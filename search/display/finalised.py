@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.display.printing import new_table, show
+from spaces.objectives import in_words
 
 if TYPE_CHECKING:
     from spaces.finals import Distance, Estimate, FinalNetwork, TestResult
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, classes: bool = True) -> None:
     """Finalised networks: on test with simultaneous intervals, then by class."""
-    from reports.campaign import in_words
-
     name = networks[0].metric
     shown = in_words(name)
     tested = [network for network in networks if network.test is not None]
@@ -20,10 +19,11 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, cla
     if tested:
         patients = f" of {tested[0].patients} patients" if tested[0].patients else ""
         title = f"{campaign_id}: {shown} on {tested[0].cases} test cases{patients}"
-    columns: tuple[str, ...] = ("network", "FLOPs", "parameters", "val")
+    print(title)
+    columns: tuple[str, ...] = ("network", "FLOPs", "params", "val")
     if tested:
         columns += ("test", "to dense", "calibration error")
-    table = new_table(columns, left=1, title=title)
+    table = new_table(columns, left=1)
     for network in networks:
         test = network.test
         table.add_row(

@@ -37,7 +37,8 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
     costs = _further_costs(report)
     figures = (metric, "to dense (95 % interval)", "shrunken", "runs", "")
     columns = ("", "point", "FLOPs", "params", *costs, *figures)
-    table = new_table(columns, last_left=True, title=title)
+    table = new_table(columns, last_left=True)
+    print(title)
     for row in frame.to_dict("records"):
         kind, dense = row["kind"], row["kind"] == "dense"
         interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
@@ -65,7 +66,12 @@ def print_front(report: "CampaignReport", *, everything: bool = False) -> None:
         print(f"differences below {smallest:.3f} may go unseen on these cases (power 80 %)")
     if said := _flatness(flat_until(report.trials, MARGIN), flat_until(report.trials)):
         print(said)
-    print(f"hypervolume {report.hypervolume:.3f} (uniform ladder alone: {report.ladder_hypervolume:.3f})")
+    print(
+        f"hypervolume {report.hypervolume:.3f} above {metric} {report.reference:.3f} "
+        f"(uniform ladder alone: {report.ladder_hypervolume:.3f})"
+    )
+    if report.out_of_reach:
+        print(report.out_of_reach)
     if hidden := len(front_table(report.trials)) - len(frame):
         print(f"{hidden} more may be on the true front (not refuted at 95 %): `front {report.id} --all`")
 

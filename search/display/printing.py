@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.tree import Tree
 
@@ -14,31 +15,38 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def new_table(
-    columns: Sequence[str] = (), *, left: int = 0, last_left: bool = False, title: str | None = None
-) -> Table:
+def new_table(columns: Sequence[str] = (), *, left: int = 0, last_left: bool = False) -> Table:
     """A table without lines.
 
     Args:
         columns: Headings.
         left: So many columns from the first are words, aligned left; the others are figures.
         last_left: Whether the last one is words, too.
-        title: Above it.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold", caption=title)  # `show` puts it above
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         words = i < left or (last_left and i == len(columns) - 1)
         table.add_column(column, justify="left" if words else "right")
     return table
 
 
+def words_table(lines: Mapping[str, str]) -> Table:
+    """Label and text, one a line; long texts go on below themselves."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines.items():
+        table.add_row(label, text)
+    return table
+
+
 def show(table: Table | Tree) -> None:
-    """Print it, as wide as the terminal is; a title in one line, no blanks at the ends of lines."""
+    """Print it, as wide as the terminal is, without blanks at the ends of lines."""
     # A pipe has no width: give it room instead of folding at 80.
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
-    if isinstance(table, Table) and table.caption is not None:
-        console.print(str(table.caption), soft_wrap=True)
-        table.caption = None
+    unbounded = console.options.update(max_width=10_000)
+    if isinstance(table, Table) and Measurement.get(console, unbounded, table).maximum > console.width:
+        table.padding = (0, 1, 0, 0)  # closer together, before anything is folded
     with console.capture() as drawn:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
