@@ -9,6 +9,10 @@ regression with the roughness that cross-validation finds. Searches are told FLO
 on training images, the default ranking value; what they chose by it is judged on test images, which take part
 in no search. All start from dense and the ladder, on a lag of 8; budgets count after these.
 
+Beside the arms of PLAIN, which know no other task, and the priors, true and corrupted: ablations of the
+prior on other data, and `own slopes`, a prior that knows what the task's whole bank knows of its groups' mean
+slopes.
+
 A run goes on where the last one stopped, and ends itself after `--minutes`; what was searched is kept, a line
 each, in `--kept`. `--report` makes transfer.csv (a line for each search), transfer.json (benchmarks/
 transfer_report.py says what the figures mean), and the table and picture of docs/prior.md.
@@ -31,14 +35,15 @@ import numpy as np
 from benchmarks.bank_files import recorded
 from benchmarks.pairs import DATA
 from benchmarks.rivals import RgpeController, ScanController
-from benchmarks.transfer_tasks import SEGMENTATION, Task, prior_of, read, sources, stripped
+from benchmarks.transfer_tasks import SEGMENTATION, Task, live, prior_of, read, sources, stripped
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
-from search.controllers.structured.belief import FLAT, Belief, flat
+from search.controllers.structured.belief import FLAT, PIECES, Belief, flat
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.terms import Features, Terms
 from search.prior.advice import first_networks
 from search.prior.features import group_features
+from search.prior.lessons import lesson_of
 from search.prior.model import SCAN, Expectation, LayerPrior
 from search.prior.proposals import portfolio, proposals
 from spaces.messages import Genome, Outcome, Record, Trial
@@ -56,7 +61,7 @@ WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
 PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
 ABLATIONS = (
     *("without interactions", "without importance curves", "without safeguards"),
-    *("1 source", "2 sources", "4 sources"),
+    *("1 source", "2 sources", "4 sources", "own slopes"),
 )
 ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
 _RULES = {"prior LOAO": "family", "prior LODO LOAO": "LOAO", "prior of the wrong task": "wrong"}
@@ -157,6 +162,12 @@ def _advice(
     if arm == "structured + scan":
         scan = expected.belief(SCAN)
         return (scan, flat(len(space.groups))), proposals(space, scan, known=first)
+    if arm == "own slopes":
+        found = lesson_of(task.past).slopes
+        slopes = np.clip(found / found.mean(), 0.1, 6.0)
+        scan = expected.belief(SCAN)
+        own = replace(scan, slopes=np.repeat((slopes / slopes.mean())[:, None], PIECES, axis=1))
+        return (own, flat(len(space.groups))), proposals(space, own, known=first)
     meta, *others = expected.experts
     if arm == "prior shuffled":
         order = np.random.default_rng([seed, 3]).permutation(len(meta.slopes))
@@ -190,9 +201,12 @@ def _same_genes(task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def fill(pair: str, arms: list[str], seeds: list[int], n: int, kept: Path, until: float) -> int:
+def fill(
+    pair: str, arms: list[str], seeds: list[int], n: int, kept: Path, until: float, is_live: bool = False
+) -> int:
     """Go on with the searches of one task; how many were done."""
-    path = kept / f"{pair}.jsonl"
+    task = live(pair, kept / "live") if is_live else read(pair)
+    path = kept / f"{'live-' * is_live}{pair}.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(row["arm"], row["seed"]) for row in known}
     count = 0
@@ -200,8 +214,8 @@ def fill(pair: str, arms: list[str], seeds: list[int], n: int, kept: Path, until
         for arm in arms:
             if (arm, seed) in done or time.time() > until:
                 continue
-            found = search(read(pair), arm, seed, LONG.get(arm, n), kept / "priors")
-            row = {"pair": pair, "arm": arm, "seed": seed, **(found or {"missing": True})}
+            found = search(task, arm, seed, LONG.get(arm, n), kept / "priors")
+            row = {"pair": pair, "live": is_live, "arm": arm, "seed": seed, **(found or {"missing": True})}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             count += 1
@@ -219,6 +233,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kept", type=Path, default=KEPT)
+    parser.add_argument("--live", action="store_true", help="real evaluations, instead of the regressions'")
     parser.add_argument("--report", action="store_true", help="write results, table and picture")
     options = parser.parse_args()
     if options.report:
@@ -230,7 +245,9 @@ def main() -> None:
     until = time.time() + 60 * options.minutes
     with ProcessPoolExecutor(options.processes) as pool:
         jobs = {
-            pair: pool.submit(fill, pair, options.arms, options.seeds, options.trials, options.kept, until)
+            pair: pool.submit(
+                fill, pair, options.arms, options.seeds, options.trials, options.kept, until, options.live
+            )
             for pair in options.pairs
         }
         for pair, job in jobs.items():

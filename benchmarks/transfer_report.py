@@ -10,6 +10,7 @@ tasks, then seeds.
 
 import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +38,7 @@ Found = dict[str, dict[str, list[dict[str, float]]]]
 def load(kept: Path) -> list[dict[str, Any]]:
     """Every search that was kept, once."""
     lines = [line for path in sorted(kept.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    rows = {(row["pair"], row["arm"], row["seed"]): row for row in map(json.loads, lines)}
+    rows = {(row["pair"], row.get("live"), row["arm"], row["seed"]): row for row in map(json.loads, lines)}
     return [row for row in rows.values() if not row.get("missing")]
 
 
@@ -56,7 +57,7 @@ def figures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for row, flat in zip(mine, found[-len(mine) :], strict=True):
                 share = (padded(row[measure]) - start) / max(best - start, 1e-9)
                 for percent in SHARES:
-                    reached = np.flatnonzero(share[: TRIALS + 1] >= percent / 100)
+                    reached = np.flatnonzero(share[: TRIALS + 1] >= percent / 100 - 1e-9)
                     flat[f"{measure}_to_{percent}"] = int(reached[0]) if len(reached) else TRIALS + 1
                 for stop in STOPS:
                     flat[f"{measure}_at_{stop}"] = round(float(share[stop]), 3)
@@ -163,7 +164,7 @@ def catching_up(rows: Sequence[dict[str, Any]], arm: str, rivals: Sequence[str],
         if not all(curves.values()):
             continue
         level = max(np.mean([curve[n] for curve in curves[rival]]) for rival in rivals)
-        taken = [np.flatnonzero(curve[: TRIALS + 1] >= level) for curve in curves[arm]]
+        taken = [np.flatnonzero(curve[: TRIALS + 1] >= level - 1e-9) for curve in curves[arm]]
         trials = np.mean([max(int(t[0]), 1) if len(t) else TRIALS + 1 for t in taken])
         ratios.setdefault(DATA[pair], []).append(n / float(trials))
     values = [float(np.mean(v)) for v in ratios.values()]
@@ -232,19 +233,26 @@ def markdown(means: dict[str, Any]) -> str:
 
 def report(kept: Path) -> str:
     """Write transfer.json, transfer.csv and the picture; returns the table."""
-    rows = load(kept)
+    every = load(kept)
+    rows, live = ([row for row in every if bool(row.get("live")) is kind] for kind in (False, True))
     flat = figures(rows)
     arms = by_arm(flat)
     means = summary(arms)
     about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions(), "trials": TRIALS}
     result = {**about, "targets": targets(rows, arms), "arms": means}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    if live:
+        result["live"] = {"pairs": sorted({row["pair"] for row in live}), **summary(by_arm(figures(live)))}
+    RESULTS.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, json.dumps(result, indent=1)) + "\n")
     with RESULTS.with_suffix(".csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(flat)
     PICTURE.write_text(picture({arm: curve(rows, arm) for arm in means}))
     return markdown(means)
+
+
+def _on_a_line(found: re.Match[str]) -> str:
+    return "[" + " ".join(found[1].split()) + "]"
 
 
 def curve(rows: Sequence[dict[str, Any]], arm: str) -> np.ndarray:

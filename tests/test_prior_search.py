@@ -13,7 +13,7 @@ from search.controllers.structured.belief import FLAT, Belief, flat
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.mixture import FLOOR, guarded
 from search.genes import octaves
-from search.prior.advice import Advice, advise, in_words, stored_advice, verdict
+from search.prior.advice import Advice, advise, first_networks, in_words, stored_advice, verdict
 from search.prior.features import group_features
 from search.prior.history import expert_weights, group_damage
 from search.prior.model import META, LayerPrior
@@ -160,6 +160,14 @@ def test_proposals_are_new_legal_and_spread(prior: LayerPrior) -> None:
             assert [task.space.check(genome) for genome in made] == made
             levels = octaves(task.space, np.array(made))
             assert levels.max() > -2 > -3 > levels.min()
+
+
+def test_experts_of_one_mind_propose_what_one_of_them_would(prior: LayerPrior) -> None:
+    task = FamilyTask(NEW[0])
+    known = common_first(task.space)
+    meta = beliefs_of(prior, task)[0]
+    made = first_networks(task.space, (meta, replace(meta, name="scan"), flat(len(known))), known)
+    assert set(made) == set(proposals(task.space, meta, known=known))
 
 
 def test_proposals_beat_the_ladder_before_anything_was_measured(prior: LayerPrior) -> None:

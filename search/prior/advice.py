@@ -81,11 +81,11 @@ def advise(
 
 
 def first_networks(space: ChannelSpace, experts: Sequence[Belief], known: Sequence[Genome]) -> list[Genome]:
-    """Proposals of all experts but the flat one, in equal parts: neither is trusted alone."""
+    """Proposals of all experts but the flat one, in turn along the FLOPs axis: neither is trusted alone."""
     informed = [expert for expert in experts if expert.name != FLAT]
     asked: list[Genome] = []
-    for expert in informed:
-        asked += proposals(space, expert, N_PROPOSALS // len(informed), [*known, *asked])
+    for k, expert in enumerate(informed):
+        asked += proposals(space, expert, N_PROPOSALS, [*known, *asked], (k, len(informed)))
     return asked
 
 

@@ -19,7 +19,11 @@ _SCALES = 64
 
 
 def proposals(
-    space: ChannelSpace, belief: Belief, n: int = N_PROPOSALS, known: Sequence[Genome] = ()
+    space: ChannelSpace,
+    belief: Belief,
+    n: int = N_PROPOSALS,
+    known: Sequence[Genome] = (),
+    turn: tuple[int, int] = (0, 1),
 ) -> list[Genome]:
     """Networks that cost least damage by a belief alone, spread evenly along the FLOPs axis.
 
@@ -28,6 +32,7 @@ def proposals(
         belief: Whose word to take.
         n: How many, at most; fewer in small spaces.
         known: Genomes that are tried anyway.
+        turn: (k, m): only the k-th of every m levels, where m beliefs share the axis.
     """
     terms, scales = Terms(space, belief), Scales()
 
@@ -36,7 +41,7 @@ def proposals(
 
     candidates = Candidates(space, Genes(space))
     paths = candidates.paths(predict, _PATHS, np.random.default_rng(0))
-    return _spread(space, paths, n, known)
+    return _spread(space, paths, n, known, turn)
 
 
 def portfolio(
@@ -71,7 +76,9 @@ def portfolio(
     return _spread(space, np.array(carried).reshape(-1, len(space.groups)), n, known)
 
 
-def _spread(space: ChannelSpace, rows: np.ndarray, n: int, known: Sequence[Genome]) -> list[Genome]:
+def _spread(
+    space: ChannelSpace, rows: np.ndarray, n: int, known: Sequence[Genome], turn: tuple[int, int] = (0, 1)
+) -> list[Genome]:
     """Of some genomes, those nearest to n levels between dense and the cheapest of them."""
     new = [genome for genome in dict.fromkeys(map(tuple, rows.tolist())) if genome not in set(known)]
     if not new:
@@ -79,7 +86,7 @@ def _spread(space: ChannelSpace, rows: np.ndarray, n: int, known: Sequence[Genom
     levels = octaves(space, np.array(new))
     lowest = max(float(levels.min()), -OCTAVES)
     chosen: dict[Genome, None] = {}
-    for level in np.linspace(lowest, 0.0, n + 2)[1:-1][::-1]:
+    for level in np.linspace(lowest, 0.0, n + 2)[1:-1][::-1][turn[0] :: turn[1]]:
         left = [i for i in range(len(new)) if new[i] not in chosen]
         if left:
             chosen[new[min(left, key=lambda i: abs(levels[i] - level))]] = None
