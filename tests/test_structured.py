@@ -8,6 +8,7 @@ import pytest
 from search.controllers.base import Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
+from search.controllers.structured.calibration import Calibration
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.evidence import Ledger
 from search.controllers.structured.improvement import expected_improvement
@@ -229,6 +230,26 @@ def test_pending_trials_take_doubt_and_leave_the_means() -> None:
 
 
 # The controller
+
+
+@pytest.mark.parametrize(("off_by", "low", "high"), [(0.3, 1.0, 1.0), (1.0, 1.0, 1.4), (3.0, 2.0, 3.2)])
+def test_intervals_widen_by_what_the_forecasts_missed(off_by: float, low: float, high: float) -> None:
+    """Forecasts of damage 0.3 +- 0.1 where the truth scatters so many times as much around them."""
+    calibration, ledger, rng = Calibration(), Ledger(Yardstick()), np.random.default_rng(0)
+    genomes = some_genomes(40)
+    for genome in genomes[1:]:
+        calibration.expect(genome, 0.3, 0.1, unit=0.05)
+    for genome in genomes:
+        amount = 0.05 * np.expm1(0.3 + off_by * 0.1 * rng.standard_normal()) if genome != SPACE.dense else 0.0
+        ledger.add(genome, -float(amount), None)
+    evidence = ledger.evidence(SPACE.dense)
+    assert evidence is not None
+    assert evidence.unit != 0.05  # what was foreseen by another unit is compared by that unit
+    calibration.compare(evidence)
+    assert low <= calibration.factor <= high
+    before = calibration.factor
+    calibration.compare(evidence)
+    assert calibration.factor == before
 
 
 def test_it_takes_costs_and_one_measured_figure() -> None:

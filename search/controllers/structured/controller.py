@@ -7,16 +7,17 @@ import numpy as np
 from search.controllers.base import SequentialController, Yardstick
 from search.controllers.sampling import StratifiedSampler
 from search.controllers.structured.belief import Belief
+from search.controllers.structured.calibration import Calibration
 from search.controllers.structured.candidates import Candidates, Predict
 from search.controllers.structured.evidence import Ledger
 from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.mixture import Mixture, make_experts
 from search.controllers.structured.model import Setting
-from search.controllers.structured.scale import RETENTION
+from search.controllers.structured.scale import AMOUNT, RETENTION
 from spaces.errors import ConfigError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Record
-from spaces.objectives import Objective, per_case_of
+from spaces.objectives import DISAGREEMENT, Objective, per_case_of
 from spaces.space import ChannelSpace
 
 _COSTS = ("flops", "params", "activation_bytes", "latency_ms")
@@ -24,6 +25,8 @@ _LEAST = 3  # networks beside dense before the model is asked
 _PATHS = 24
 _OFFSPRING = 160
 _STRANGERS = 4
+_ALONE = 8  # the same of amounts without a prior: what a few networks say of all groups misleads
+_SPREAD_OUT = 0.25  # of asks by amounts: where a model is wrong is seldom near the front that it believes in
 _ELITE = 16
 
 
@@ -33,6 +36,9 @@ class StructuredController(SequentialController):
     Each ask maximises the expected growth of the hypervolume under the *believed* front, the posterior means
     of what was measured, so that it does not chase the luckiest measurement. Trials under way count as if
     they found what the model expects. With several costs, each ask looks at one of them in turn.
+
+    Of amounts, as of disagreement, every network that is asked is foreseen: intervals widen by what these
+    forecasts missed, and with it grows the share of asks that are evenly spread, see `Calibration`.
 
     Args:
         space: Where genomes come from.
@@ -70,9 +76,11 @@ class StructuredController(SequentialController):
         self._experts = make_experts(space, beliefs)
         self._candidates = Candidates(space, self.genes)
         self._ledger = Ledger(yardstick)
+        self._calibration = Calibration()
         self._settings = [Setting() for _ in self._experts]
         self._model: Mixture | None = None
-        self._scale = RETENTION
+        self._scale, self._unit = RETENTION, 1.0
+        self._least = _LEAST if len(self._experts) > 1 or yardstick.chance is not None else _ALONE
         self._floor: float | None = None
         self._known = np.zeros((0, len(space.groups)))
         self._pending: dict[Genome, None] = {}
@@ -84,7 +92,10 @@ class StructuredController(SequentialController):
         """
         self._read_inbox()
         model = self._current()
-        return None if model is None else model.predict(np.array(genomes))
+        if model is None:
+            return None
+        mean, sd = model.predict(np.array(genomes))
+        return mean, self._calibration.factor * sd
 
     @property
     def weights(self) -> dict[str, float]:
@@ -101,7 +112,9 @@ class StructuredController(SequentialController):
         losses = self._losses(record)
         if record.complete and np.isfinite(losses).all():
             cases = record.outcome.per_case.get(per_case_of(self.objectives[self._measured_at]))
-            shares = None if cases is None else np.asarray(cases, dtype=float)
+            # Agreement is searched as it is on these very images, so there is no luck of the draw in it.
+            known = cases is not None and self.objectives[self._measured_at] is not DISAGREEMENT
+            shares = np.asarray(cases, dtype=float) if known else None
             self._ledger.add(record.trial.genome, -float(losses[self._measured_at]), shares)
 
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
@@ -110,21 +123,26 @@ class StructuredController(SequentialController):
 
     def _hand_out(self, genome: Genome) -> None:
         super()._hand_out(genome)
+        if self._model is not None and self._scale == AMOUNT and genome != self.space.dense:
+            (mean,), (sd,) = self._model.predict(np.array([genome]))
+            self._calibration.expect(genome, float(mean), float(sd), self._unit)
         self._pending[genome] = None
 
     def _current(self) -> Mixture | None:
         if self._model is None:
             evidence = self._ledger.evidence(self.space.dense)
-            if evidence is not None and len(evidence.genomes) >= _LEAST:
+            if evidence is not None and len(evidence.genomes) >= self._least:
+                if evidence.scale == AMOUNT:
+                    self._calibration.compare(evidence)
                 self._model = Mixture(self._experts, evidence, self._settings)
                 self._settings, self._floor = self._model.settings, evidence.floor
-                self._scale = evidence.scale
+                self._scale, self._unit = evidence.scale, evidence.unit
                 self._known = evidence.genomes
         return self._model
 
     def _propose(self, rng: np.random.Generator) -> Genome | None:
         model = self._current()
-        if model is None or len(self._asked) >= self.space.size:
+        if model is None or len(self._asked) >= self.space.size or self._astray() > rng.random():
             return self._fresh(self._sampler.draw(rng), rng)
         known = self._known
         if waiting := [genome for genome in self._pending if genome != self.space.dense]:
@@ -133,6 +151,7 @@ class StructuredController(SequentialController):
         mixture = model
         front, octaves, worth = self._believed_front(mixture.predict, known)
         floor = float(worth.min()) if self._floor is None else self._floor
+        factor = self._calibration.factor
 
         def best(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             """Those that were never asked, the most promising first, and their expected improvement."""
@@ -141,7 +160,7 @@ class StructuredController(SequentialController):
             at = self._octaves(new)
             gain = np.sum(
                 [
-                    weight * expected_improvement(at, mean, sd, octaves, worth, floor, self._scale)
+                    weight * expected_improvement(at, mean, factor * sd, octaves, worth, floor, self._scale)
                     for weight, mean, sd in mixture.each(new)
                 ],
                 axis=0,
@@ -160,6 +179,10 @@ class StructuredController(SequentialController):
             if gains[0] > 0:
                 return tuple(pool[0].tolist())
         return self._fresh(self._sampler.draw(rng), rng)
+
+    def _astray(self) -> float:
+        """Share of asks that are evenly spread: the more, the more the model was wrong."""
+        return max(_SPREAD_OUT, 1 - 1 / self._calibration.factor) if self._scale == AMOUNT else 0.0
 
     def _believed_front(
         self, predict: Predict, known: np.ndarray

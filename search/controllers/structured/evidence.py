@@ -26,6 +26,7 @@ class Evidence:
         spread: Standard deviation of a reading between repeats of one network, a first guess.
         floor: Worth below which a front counts nothing; None: below that of its worst network.
         scale: What the readings say about damage.
+        unit: Of amounts; of retention, dense's margin over chance.
     """
 
     genomes: np.ndarray
@@ -35,6 +36,7 @@ class Evidence:
     spread: float
     floor: float | None
     scale: Scale = RETENTION
+    unit: float = 1.0
 
     def rows(self, index: np.ndarray) -> "Evidence":
         """Of those networks only: (k,) indices."""
@@ -114,6 +116,7 @@ class Ledger:
             self._spread(means, means[d], unit) or _KNOWN_SPREAD,
             floor,
             RETENTION if known else AMOUNT,
+            float(unit),
         )
 
     def _sampling(self, others: np.ndarray) -> np.ndarray:
