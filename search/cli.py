@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -117,13 +117,14 @@ def run(
     monitor = monitor_of(quiet, verbose, log_file)
     from search.config import load_config
     from search.launch import launch
+    from search.store.engine import store_option
 
     changes = changes_of(overrides, executor, workers, address)
     changes += [f"search.prior={json.dumps(str(prior))}"] if prior is not None else []
     config = load_config(campaign, changes)
     campaign_id = launch(config, store, monitor, command=command_line())
     _print_front(campaign_id, store)
-    monitor.say(f"see it: paretoprune report {campaign_id} --out report.html")
+    monitor.say(f"see it: paretoprune report {campaign_id} --out report.html{store_option(store)}")
 
 
 @app.command()
@@ -305,12 +306,21 @@ def main() -> None:
     except typer.Exit as leave:
         status = leave.exit_code
     except Exception as error:
-        show = getattr(error, "show", None)
-        if show is None:
+        told = getattr(error, "format_message", None)
+        if told is None:
             raise
-        show()  # a mistake on the command line, as typer explains it
-        status = 2
+        status = _correct(told(), getattr(error, "ctx", None))
     sys.exit(status or 0)
+
+
+def _correct(mistake: str, context: Any) -> int:
+    """Say what typer found wrong on the command line; nothing where it has shown the help already."""
+    if mistake:
+        for words in ("Value error, ", "Input "):
+            mistake = mistake.replace(words, "")
+        command = "paretoprune" if context is None else context.command_path
+        print(f"error: {mistake.rstrip('.')}; `{command} --help` explains it", file=sys.stderr)
+    return 2
 
 
 def _interrupt(*_: object) -> None:

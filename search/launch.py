@@ -129,11 +129,10 @@ def resume(
 def _prepared(
     config: CampaignConfig, artifacts: Path, monitor: Monitor, latency: LatencyModel | None = None
 ) -> Problem:
-    try:
+    with monitor.stopping(
+        "stopped before the first trial; what was trained is kept: the same command goes on"
+    ):
         return prepare(config, artifacts, monitor, latency)
-    except KeyboardInterrupt:
-        monitor.say("stopped before the first trial; what was trained is kept: the same command goes on")
-        raise
 
 
 def _entry(problem: Problem, command: str) -> CampaignEntry:
@@ -219,11 +218,10 @@ def _run(
         rung=config.judging_rung,
         folds=config.data.folds,
     )
-    try:
+    with monitor.stopping(
+        f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}{store.option}`"
+    ):
         campaign.run(pool, monitor)
-    except KeyboardInterrupt:
-        monitor.say(f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}`")
-        raise
     if advice.beliefs and (said := verdict(last_weights(store, campaign_id))):
         monitor.say(said)
 

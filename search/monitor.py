@@ -65,6 +65,15 @@ class Monitor:
         logger.info(text)
 
     @contextmanager
+    def stopping(self, text: str) -> Iterator[None]:
+        """What Ctrl-C leaves, and how to go on: said when it comes."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.say(text)
+            raise
+
+    @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
         """A stretch of work that knows how far it is: shown with its rate and the time left."""
         logger.info(title)

@@ -51,7 +51,16 @@ def saved(source: DataSettings, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_features_are_the_network_s_own(saved: Path, source: DataSettings, tmp_path: Path) -> None:
-    frame = pd.read_parquet(pp.embed(saved, source, tmp_path / "f.parquet", factory=FACTORY))
+    told: list[tuple[int, int]] = []
+    out = pp.embed(
+        saved,
+        source,
+        tmp_path / "f.parquet",
+        factory=FACTORY,
+        progress=lambda done, total, _="": told.append((done, total)),
+    )
+    assert told == [(12, 20), (20, 20)]
+    frame = pd.read_parquet(out)
     network, splits = pp.load(saved, factory=FACTORY), load_splits(source)
     body = nn.Sequential(*list(network)[:-1])
     width = network[-1].in_features

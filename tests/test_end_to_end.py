@@ -151,7 +151,7 @@ def test_a_stopped_campaign_says_how_to_go_on(
     said = driver.communicate(timeout=60)[1]
     campaign, _ = stored(folder)
     assert driver.returncode == 130
-    assert f"paretoprune resume {campaign}" in said
+    assert f"paretoprune resume {campaign}`" in said, "the store is the one that is taken unasked"
     assert "Traceback" not in said
     paretoprune(folder, data_dir, "resume", campaign, "--quiet", "--executor", "ray")
     assert_identical(stored(folder)[1], serial)

@@ -125,6 +125,35 @@ assert "activation" in session.get_modelmeta().custom_metadata_map["deployment"]
     assert not [name for name, start in contents.items() if start in (b"\x80\x02", b"\x80\x04", b"PK")]
 
 
+@pytest.mark.parametrize(
+    ("format", "steps"),
+    [("pt2", [0, 1, 2, 3]), ("onnx", [0, 1, 2, 3]), ("safetensors", [0, 2]), ("bundle", [0, 1, 2, 3])],
+)
+def test_an_export_tells_its_steps_and_leaves_nothing_when_stopped(
+    cnn: Path, tmp_path: Path, format: str, steps: list[int]
+) -> None:
+    told: list[tuple[int, int, str]] = []
+
+    def listen(done: int, total: int, note: str = "") -> None:
+        told.append((done, total, note))
+        if note == stop:
+            raise KeyboardInterrupt
+
+    stop = "writing"
+    with pytest.raises(KeyboardInterrupt):
+        pp.export(cnn, format, tmp_path / "out", factory="tests.tiny:cnn", progress=listen)
+    assert not list(tmp_path.iterdir())
+    if format == "onnx":  # its translation takes seconds, and says no more
+        return
+    stop = ""
+    told.clear()
+    with pytest.raises(KeyboardInterrupt):  # at the last word: the folder is there
+        pp.export(cnn, format, tmp_path / "out", factory="tests.tiny:cnn", progress=listen)
+    assert [done for done, *_ in told] == [*steps, 4]
+    assert {total for _, total, _ in told} == {4}
+    assert (tmp_path / "out").is_dir()
+
+
 def test_weights_load_into_monai_s_own_class(unet: Path, tmp_path: Path) -> None:
     out = pp.export(unet, "safetensors", tmp_path / "out")
     card = (out / "MODEL_CARD.md").read_text()
@@ -336,24 +365,43 @@ def test_the_command_finds_finalised_points_only(
         pp.save(folder, pp.load(unet), about)
         _refused(f"point-3 of {campaign} holds a network of c-1", campaign, "3", url, capsys)
         pp.save(folder, pp.load(unet), about.model_copy(update={"campaign": campaign}))
-    assert _export(campaign, "3", url, tmp_path / "out") == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
+    assert _export(campaign, "3", url, tmp_path / "out", quiet=False) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(tmp_path / "out")
+    assert said.err.startswith("exporting point-3 as safetensors: 4/4")
+    _refused("out' is there already, and not empty", campaign, "3", url, capsys, tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluators.deploy.exporting.load_network", _stop)
+        assert _export(campaign, "3", url, tmp_path / "other", quiet=False) == 130
+    assert "stopped; nothing was written: the same command begins again" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
     assert (tmp_path / "out" / "network.safetensors").is_file()
 
 
-def _refused(message: str, campaign: str, point: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _export(campaign, point, url, Path("out")) == 2
+def _stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _refused(
+    message: str,
+    campaign: str,
+    point: str,
+    url: str,
+    capsys: pytest.CaptureFixture[str],
+    out: Path = Path("out"),
+) -> None:
+    assert _export(campaign, point, url, out) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
     assert message in told[0]
 
 
-def _export(campaign: str, point: str, url: str, out: Path) -> int:
+def _export(campaign: str, point: str, url: str, out: Path, *, quiet: bool = True) -> int:
     from search.cli import main
 
     words = ["export", campaign, "--point", point, "--format", "safetensors", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["paretoprune", *words, "--store", url, "--quiet"])
+        patch.setattr("sys.argv", ["paretoprune", *words, "--store", url, *["--quiet"] * quiet])
         with pytest.raises(SystemExit) as left:
             main()
     return int(left.value.code or 0)

@@ -9,19 +9,20 @@ import torch
 
 from evaluators.deploy.facts import Facts
 from evaluators.deploy.own_class import OwnClass, own_class
-from evaluators.deploy.program import Program
+from evaluators.deploy.program import WRITING, Begin, Program, unheard
 from evaluators.deploy.pt2 import write_pt2
 
 _RUN = "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES"
 
 
-def write_bundle(program: Program, facts: Facts, folder: Path) -> OwnClass | None:
+def write_bundle(program: Program, facts: Facts, folder: Path, *, begin: Begin = unheard) -> OwnClass | None:
     """Write the bundle.
 
     Args:
         program: Of the network, without preprocessing: the bundle's configuration does that.
         facts: About it.
         folder: To write into.
+        begin: Told of every step.
 
     Returns:
         How MONAI's own class builds the network; None where it cannot, so that the bundle holds a
@@ -34,9 +35,10 @@ def write_bundle(program: Program, facts: Facts, folder: Path) -> OwnClass | Non
         (folder / name).mkdir(parents=True)
     own = own_class(facts.description, program.network)
     if own is not None:
+        begin(WRITING)
         torch.save(program.network.state_dict(), folder / "models" / "model.pt")
     else:
-        write_pt2(program, facts.description, folder / "models" / "model.pt2")
+        write_pt2(program, facts.description, folder / "models" / "model.pt2", begin=begin)
     for name, content in (("metadata", _metadata(program, facts)), ("inference", _inference(facts, own))):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
     return own

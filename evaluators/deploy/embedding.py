@@ -1,6 +1,6 @@
 """Features of a saved network over a source of images, as a Parquet table without patients' data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from evaluators.deploy.files import write_bytes
 from evaluators.deploy.saving import load_network, read_description
 from evaluators.named import short
 from evaluators.settings import DataSettings
+from evaluators.stepwise import Progress
 from evaluators.tasks.heads import main_output
 from evaluators.tasks.judged import run_in_batches
 from spaces.errors import ConfigError, DataError, NetworkError, did_you_mean
@@ -34,6 +35,7 @@ def embed(
     splits: Sequence[Split] = USUAL,
     layer: str | None = None,
     factory: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a network's features of images, one row a case.
 
@@ -48,6 +50,7 @@ def embed(
         layer: Path of the module whose output is averaged over its pixels; by default the output of an
             embedding network, and what the last linear layer of others is given.
         factory: As for `load`.
+        progress: Told of every batch, in cases.
 
     Raises:
         InputError: The network, the images, the layer or the file cannot be used.
@@ -57,7 +60,18 @@ def embed(
     images = load_splits(_as_trained(data, about))
     if (channels := about.input_shape[0]) != images.channels:
         raise DataError(f"{images.name} has {images.channels} channels; the network takes {channels}")
-    parts = [_rows(network, _subset(images, split), split, images.name, about, layer) for split in splits]
+    subsets = {split: _subset(images, split) for split in splits}
+    done, total = 0, sum(map(len, subsets.values()))
+
+    def seen(cases: int) -> None:
+        nonlocal done
+        done += cases
+        if progress:
+            progress(done, total)
+
+    parts = [
+        _rows(network, subset, split, images.name, about, layer, seen) for split, subset in subsets.items()
+    ]
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     write_bytes(Path(out), _parquet(table))
     return Path(out)
@@ -82,6 +96,7 @@ def _rows(
     source: str,
     about: NetworkDescription,
     layer: str | None,
+    seen: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
     given = dict(about.normalisation or Normalisation.of(subset, "none").describe())
     data = Normalisation(**given).apply(subset)
@@ -90,6 +105,7 @@ def _rows(
         try:
             for outputs, _ in run_in_batches(network, data):
                 parts.append(_pooled(found.pop() if found else main_output(outputs)).numpy())
+                seen(len(parts[-1]))
         except RuntimeError as error:
             shape = " x ".join(map(str, subset.images.shape[1:]))
             raise NetworkError(f"the network does not take images of {shape}: {short(error)}") from error

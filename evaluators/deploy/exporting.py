@@ -19,8 +19,9 @@ from evaluators.deploy.card import model_card
 from evaluators.deploy.facts import Facts, read_facts
 from evaluators.deploy.files import unwritable
 from evaluators.deploy.own_class import own_class
-from evaluators.deploy.program import Program
+from evaluators.deploy.program import LOADING, STEPS, WRITING, Program
 from evaluators.deploy.saving import DESCRIPTION, WEIGHTS, load_network
+from evaluators.stepwise import Progress
 from spaces.errors import ConfigError, InputError, did_you_mean
 
 Format: TypeAlias = Literal["pt2", "onnx", "safetensors", "bundle"]
@@ -36,6 +37,7 @@ def export_network(
     preprocessing: bool = False,
     opset: int = onnx.USUAL,
     factory: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a saved network in a form that others run, and check that it answers the same.
 
@@ -46,6 +48,7 @@ def export_network(
         preprocessing: pt2 and onnx: normalise intensities inside the program.
         opset: onnx: version of the operator set.
         factory: As for `load`.
+        progress: Told of every step.
 
     Returns:
         The folder. Besides the network it holds a model card and `deployment.json`: preprocessing, labels,
@@ -66,7 +69,13 @@ def export_network(
     if format == "onnx":
         onnx.check_opset(opset)
     folder = Path(folder)
+
+    def begin(step: str) -> None:
+        if progress:
+            progress(STEPS.index(step), len(STEPS), step)
+
     with _made(Path(out)) as place:
+        begin(LOADING)
         facts = read_facts(folder)
         network = load_network(folder, factory=factory)
         program = Program(network, facts.description, preprocessing=preprocessing)
@@ -75,19 +84,20 @@ def export_network(
             known["input"] |= {"normalisation": None, "note": "raw intensities; normalised inside"}
         text = json.dumps(known, indent=1)
         if format == "pt2":
-            pt2.write_pt2(program, facts.description, place / pt2.FILE, text)
+            pt2.write_pt2(program, facts.description, place / pt2.FILE, text, begin=begin)
             files, code = [f"`{pt2.FILE}`: the program and its weights"], _PT2
         elif format == "onnx":
-            onnx.write_onnx(program, facts.description, place / onnx.FILE, text, opset=opset)
+            onnx.write_onnx(program, facts.description, place / onnx.FILE, text, opset=opset, begin=begin)
             files, code = [f"`{onnx.FILE}`: opset {opset}, batches of any size"], _ONNX
         elif format == "safetensors":
+            begin(WRITING)
             for name in (WEIGHTS, DESCRIPTION):
                 shutil.copyfile(folder / name, place / name)
             files = [f"`{WEIGHTS}`: weights", f"`{DESCRIPTION}`: what rebuilds the network from them"]
             files += _for_nnunet(facts, program, place)
             code = _safetensors_code(facts, program)
         else:
-            code = loading_code(write_bundle(program, facts, place))
+            code = loading_code(write_bundle(program, facts, place, begin=begin))
             files = ["`configs/`: MONAI's metadata and inference workflow", "`models/`: the network"]
         home = place / "docs" if format == "bundle" else place
         files.append(f"`{DEPLOYMENT}`: preprocessing, labels, figures and checksums, for machines")
@@ -96,6 +106,8 @@ def export_network(
         )
         card = model_card(facts, files, code)
         (home / ("README.md" if format == "bundle" else CARD)).write_text(card, encoding="utf-8")
+    if progress:
+        progress(len(STEPS), len(STEPS))
     return Path(out)
 
 

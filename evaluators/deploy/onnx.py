@@ -7,7 +7,17 @@ import numpy as np
 import torch
 
 from evaluators.deploy.description import NetworkDescription
-from evaluators.deploy.program import Program, captured, check_answers, quiet
+from evaluators.deploy.program import (
+    CAPTURING,
+    CHECKING,
+    WRITING,
+    Begin,
+    Program,
+    captured,
+    check_answers,
+    quiet,
+    unheard,
+)
 from evaluators.named import short
 from spaces.errors import ConfigError, InputError, NetworkError
 
@@ -33,7 +43,13 @@ def check_opset(opset: int) -> None:
 
 
 def write_onnx(
-    program: Program, description: NetworkDescription, path: Path, about: str = "", *, opset: int = USUAL
+    program: Program,
+    description: NetworkDescription,
+    path: Path,
+    about: str = "",
+    *,
+    opset: int = USUAL,
+    begin: Begin = unheard,
 ) -> None:
     """Write the program and check it in onnxruntime against the network, at several batch sizes.
 
@@ -43,6 +59,7 @@ def write_onnx(
         path: To write to.
         about: JSON that travels inside the file, under the key "deployment".
         opset: Version of the operator set.
+        begin: Told of every step.
 
     Raises:
         ConfigError: The operator set cannot be written.
@@ -52,7 +69,9 @@ def write_onnx(
     """
     check_opset(opset)
     runtime = _runtime()
+    begin(CAPTURING)
     found = captured(program, description)
+    begin(WRITING)
     try:
         with quiet():
             translated: Any = torch.onnx.export(
@@ -66,6 +85,7 @@ def write_onnx(
         raise NetworkError(
             f"ONNX (opset {opset}) has no form for this network: {short(error)}; --format pt2 does"
         ) from error
+    begin(CHECKING)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def answers(images: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ TOLERANCE = 1e-4
 
 BATCHES = (1, 2, 5)
 """At which it is compared."""
+
+Begin: TypeAlias = Callable[[str], None]
+"""Is told which step begins, one of `STEPS`."""
+
+LOADING, CAPTURING, WRITING, CHECKING = STEPS = ("loading", "capturing", "writing", "checking")
+"""Of an export, in this order; not every format needs them all."""
+
+
+def unheard(step: str) -> None:
+    """Nobody wants to know."""
 
 
 class Program(nn.Module):

@@ -6,12 +6,29 @@ import numpy as np
 import torch
 
 from evaluators.deploy.description import NetworkDescription
-from evaluators.deploy.program import Program, captured, check_answers, quiet
+from evaluators.deploy.program import (
+    CAPTURING,
+    CHECKING,
+    WRITING,
+    Begin,
+    Program,
+    captured,
+    check_answers,
+    quiet,
+    unheard,
+)
 
 FILE = "model.pt2"
 
 
-def write_pt2(program: Program, description: NetworkDescription, path: Path, about: str = "") -> None:
+def write_pt2(
+    program: Program,
+    description: NetworkDescription,
+    path: Path,
+    about: str = "",
+    *,
+    begin: Begin = unheard,
+) -> None:
     """Write the program and check it, reloaded, against the network.
 
     Args:
@@ -19,12 +36,15 @@ def write_pt2(program: Program, description: NetworkDescription, path: Path, abo
         description: Of its network.
         path: To write to.
         about: JSON that travels inside the file, as "deployment.json".
+        begin: Told of every step.
 
     Raises:
         NetworkError: It cannot be captured.
         RunError: The reloaded program answers otherwise.
     """
+    begin(CAPTURING)
     found = captured(program, description)
+    begin(WRITING)
     found.example_inputs = None  # nothing in the file but the program and its weights
     with quiet():
         torch.export.save(found, path, extra_files={"deployment.json": about})
@@ -34,4 +54,5 @@ def write_pt2(program: Program, description: NetworkDescription, path: Path, abo
         with torch.inference_mode():
             return np.asarray(reloaded(torch.from_numpy(images)))
 
+    begin(CHECKING)
     check_answers(program, description, answers, path.name)

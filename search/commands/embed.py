@@ -31,12 +31,16 @@ def embed(
 ) -> None:
     """Write a saved network's features of images: one row a case, patients as salted hashes, no labels."""
     monitor = monitor_of(quiet, verbose, log_file)
+    from evaluators.deploy.embedding import USUAL, Split
     from evaluators.deploy.embedding import embed as write
     from evaluators.settings import DataSettings
     from search.config import load_config
 
     data = load_config(source).data if source.endswith(".toml") else DataSettings(source=source)
-    monitor.say(f"features of {'test' if test else 'train and val'}")
-    print(
-        write(folder, data, out, splits=("test",) if test else ("train", "val"), layer=layer, factory=factory)
-    )
+    splits: tuple[Split, ...] = ("test",) if test else USUAL
+    with (
+        monitor.stopping("stopped; nothing was written: the same command begins again"),
+        monitor.stage(f"features of {' and '.join(splits)}") as advance,
+    ):
+        made = write(folder, data, out, splits=splits, layer=layer, factory=factory, progress=advance)
+    print(made)

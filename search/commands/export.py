@@ -44,10 +44,18 @@ def export(
 
     with Store(store, create=False) as archive:
         found = finalised_folder(archive, campaign, point)
-    monitor.say(f"exporting {found.path.name} as {format}; checking it at several batch sizes")
     options = {} if opset is None else {"opset": opset}
-    print(
-        export_network(
-            found.path, format, out, preprocessing=with_preprocessing, factory=found.factory, **options
+    with (
+        monitor.stopping("stopped; nothing was written: the same command begins again"),
+        monitor.stage(f"exporting {found.path.name} as {format}") as advance,
+    ):
+        made = export_network(
+            found.path,
+            format,
+            out,
+            preprocessing=with_preprocessing,
+            factory=found.factory,
+            progress=advance,
+            **options,
         )
-    )
+    print(made)

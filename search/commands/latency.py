@@ -65,10 +65,11 @@ def latency(
         if overrides:
             raise InputError("--set is for campaign files; a campaign that has run keeps its settings")
         target = campaign_target(what, store, _numbers(points, "--points") if points else ())
-    if fit is not None:
-        target = fit_target(target, fit, monitor)
-    rows, model = measure_target(target, asked, monitor), target.space.costs.latency
-    advice = advise_target(target, asked) if advise else None
+    with monitor.stopping("stopped; what was under way is not kept: the same command begins again"):
+        if fit is not None:
+            target = fit_target(target, fit, monitor)
+        rows, model = measure_target(target, asked, monitor), target.space.costs.latency
+        advice = advise_target(target, asked) if advise else None
     if format == "json":
         fitted = {} if model is None else {"setting": dict(model.setting), "errors": dict(model.errors)}
         advised = {} if advice is None else advice.as_json()

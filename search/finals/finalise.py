@@ -69,21 +69,19 @@ def finalise(
             )
         if row.status != "complete":
             monitor.say(f"campaign {row.id} is {row.status}: what is on its front now may not stay there")
-        try:
+        with monitor.stopping(
+            f"stopped; what was tuned is kept: the same `paretoprune finalise {row.id}` goes on"
+        ):
             problem = _problem(config, row, store.artifacts, monitor)
             job = Finalisation(store, row, config, problem, folder, monitor)
             job.tune(points)
             wanted = {DENSE, *(f"point-{point.number}" for point in points)}
             if test:
                 judge_on_test(store, row.id, problem, folder, job.kept, wanted, monitor)
-        except KeyboardInterrupt:
-            monitor.say(f"stopped; what was tuned is kept: the same `paretoprune finalise {row.id}` goes on")
-            raise
         write_results(folder, job.kept)
         example = points[-1].number if points else DENSE
-        monitor.say(
-            f"files: {folder}; use one: paretoprune export {row.id} --point {example} --format onnx --out DIR"
-        )
+        use = f"paretoprune export {row.id} --point {example} --format onnx --out DIR{store.option}"
+        monitor.say(f"files: {folder}; use one: {use}")
         return row.id, job.kept
 
 

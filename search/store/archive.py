@@ -14,7 +14,15 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from search.store.codec import decode_record, encode_record, identity
-from search.store.engine import DEFAULT_URL, artifact_dir, open_engine, parse_url, shown, translated
+from search.store.engine import (
+    DEFAULT_URL,
+    artifact_dir,
+    open_engine,
+    parse_url,
+    shown,
+    store_option,
+    translated,
+)
 from search.store.entries import CampaignEntry, CampaignRow, Opening, Status
 from search.store.schema import campaigns, test_openings, trials
 from spaces.errors import StoreError, did_you_mean
@@ -40,6 +48,11 @@ class Store:
         url: `sqlite:///FILE.db` (three slashes, then the path) or `postgresql://USER@HOST/DATABASE`.
         create: Make the database where there is none; readers say False.
         timeout_s: How long to wait for another program that is writing.
+
+    Attributes:
+        url: Without its password.
+        option: See `store_option`; for messages that name a command.
+        artifacts: Where files lie that belong to campaigns.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, create: bool = True, timeout_s: float = 30.0) -> None:
@@ -47,6 +60,7 @@ class Store:
         self._engine = open_engine(url, create=create, timeout_s=timeout_s)
         self._fingerprints: dict[str, str] = {}
         self.url = shown(self._place)
+        self.option = store_option(url)
         self.artifacts: Path = artifact_dir(url)
 
     def __enter__(self) -> Self:

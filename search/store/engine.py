@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -58,6 +59,12 @@ def open_engine(url: str, *, create: bool, timeout_s: float) -> Engine:
             engine.dispose()
             raise
     return engine
+
+
+def store_option(url: str) -> str:
+    """What a command must be told to find this store: nothing where it takes it unasked; no password."""
+    unasked = os.environ.get("PARETOPRUNE_STORE", DEFAULT_URL)
+    return "" if url == unasked else f" --store {shlex.quote(shown(parse_url(url)))}"
 
 
 def check_store(url: str) -> None:
