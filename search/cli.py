@@ -292,7 +292,7 @@ def main() -> None:
     """Entry point: errors of ours become one line and an exit status, never a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="paretoprune", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         status = 130
