@@ -147,7 +147,7 @@ def _for_nnunet(facts: Facts, program: Program, place: Path) -> list[str]:
     torch.save({"network_weights": program.network.state_dict()}, place / "checkpoint_final.pth")
     (place / "architecture.json").write_text(architecture, encoding="utf-8")
     return [
-        "`checkpoint_final.pth`: the weights as nnU-Net names them",
+        "`checkpoint_final.pth`: the weights as nnU-Net names them, for a copy of the trained folder",
         '`architecture.json`: the block "architecture" of its plans.json',
     ]
 
