@@ -12,9 +12,9 @@ shapes were looked at afterwards.
 
 Kendall's tau-b with the metric of `full`, on the validation cases (as `paretoprune calibrate` has it) and on
 val and test together (less of it is the noise of few labels), overall and among networks within an octave of
-FLOPs, with 95 % intervals of a bootstrap over networks; differences to `finetune` are paired: the same
-networks drawn for both. What the rungs cost is in calibration.json. Results in joint.json; the evaluations
-are kept in the folder.
+FLOPs, with 95 % intervals of a bootstrap over networks. Differences (to `finetune`, and of `shared` to what
+it was with the narrowest slice) are paired: the same networks drawn for both. What the rungs cost is in
+calibration.json. Results in joint.json; the evaluations are kept in the folder.
 
 Nuclei are trained in batches of 8: at 32 `full` makes 20 steps, and ends with worse networks than `shared`.
 Of adrenal shapes every second voxel is looked at, as in generalisation.py.
@@ -214,6 +214,9 @@ def _rows(judge: Judge, found: dict[str, np.ndarray], part: int) -> Iterator[dic
             if name != "finetune":
                 above = drawn - taus["finetune"]
                 row |= {"above_finetune": above[0], "above_interval": _interval(above)}
+            if name == "shared":
+                above = drawn - taus["sandwich"]
+                row |= {"above_sandwich": above[0], "above_sandwich_interval": _interval(above)}
             yield row
 
 
