@@ -140,7 +140,7 @@ class CampaignReport:
         return (
             f"Nothing counts for the hypervolume: that begins at {metric} {self.reference:.3f} ({why}), and "
             f"the best pruned network reaches {best:.3f}. Train candidates longer in a new campaign "
-            "(proxy.epochs), or take another rung: `paretoprune calibrate` compares them."
+            "(proxy.epochs), or take another rung: paretoprune calibrate compares them."
         )
 
     @property

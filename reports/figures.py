@@ -220,7 +220,7 @@ def _points(name: str, rows: pd.DataFrame, hover: str, *, bars: bool = False, **
     if bars:
         style |= {
             "error_y": {"array": drawn(half), "color": BAR, "thickness": 1.2, "width": 3},
-            "marker": {"size": 1, "color": BAR},
+            "marker": {"size": 1, "color": BAR, "symbol": "line-ns-open"},
             "hoverinfo": "skip",
         }
     if "hoverinfo" not in style:

@@ -5,15 +5,34 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.campaign import CampaignReport
 from reports.payload import campaign_figures, compare_figures
 from spaces.errors import InputError
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH = 1000
 """Pixels of a picture; PNG has twice as many, for projectors."""
+LEGEND = {
+    "front": "observed front",
+    "intervals": "95 % interval",
+    "advised": "advised",
+    "plausible": "plausible",
+    "others": "dominated",
+    "ladder": "uniform ladder",
+    "dense": "dense",
+    "tested": "finalised: difference to dense on held-out test",
+    "validation": "validation",
+    "test": "held-out test",
+    "dense, most": "dense",
+    "network, most": "network",
+}
+"""Traces of figures that a page explains below them -> what the legend of a picture says."""
+_EXPLAINED_BELOW = ("front", "classes", "spread")
 
 
 def write_pictures(reports: Sequence[CampaignReport], folder: str | Path) -> list[Path]:
@@ -31,7 +50,7 @@ def write_pictures(reports: Sequence[CampaignReport], folder: str | Path) -> lis
     """
     kaleido, browser, folder = _kaleido(), find_browser(), Path(folder)
     figures = {
-        f"{report.id}-{name}": figure
+        f"{report.id}-{name}": _with_legend(figure) if name in _EXPLAINED_BELOW else figure
         for report in reports
         for name, figure in campaign_figures(report).items()
     }
@@ -56,6 +75,15 @@ def write_pictures(reports: Sequence[CampaignReport], folder: str | Path) -> lis
             "in $BROWSER_PATH"
         )
     return [Path(job["path"]) for job in jobs]
+
+
+def _with_legend(figure: "go.Figure") -> "go.Figure":
+    for trace in figure.data:
+        trace.showlegend = trace.name in LEGEND and len(trace.x) > 0
+        trace.name = LEGEND.get(trace.name, trace.name)
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "itemsizing": "constant"}
+    figure.update_layout(showlegend=True, legend=legend, margin={"t": 48}, height=figure.layout.height + 32)
+    return figure
 
 
 def find_browser() -> str:

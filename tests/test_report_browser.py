@@ -356,7 +356,10 @@ def test_figures_become_pictures(browser: object, tmp_path: Path) -> None:
     front = (tmp_path / "pictures" / "breast-3f9a-front.png").read_bytes()
     assert front.startswith(b"\x89PNG")
     assert int.from_bytes(front[16:20], "big") == 2000, "sharp on a projector"
-    assert "<svg" in (tmp_path / "pictures" / "breast-3f9a-front.svg").read_text()[:200]
+    drawn = (tmp_path / "pictures" / "breast-3f9a-front.svg").read_text()
+    assert "<svg" in drawn[:200]
+    for words in ("observed front", "uniform ladder", "95 % interval"):
+        assert words in drawn, "a picture has no page below it that explains it"
 
 
 def test_several_campaigns_each_follow_their_own_choice(browser: object, tmp_path: Path) -> None:
