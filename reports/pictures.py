@@ -5,14 +5,11 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports.campaign import CampaignReport
 from reports.payload import campaign_figures, compare_figures
 from spaces.errors import InputError
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH = 1000
@@ -77,7 +74,7 @@ def write_pictures(reports: Sequence[CampaignReport], folder: str | Path) -> lis
     return [Path(job["path"]) for job in jobs]
 
 
-def _with_legend(figure: "go.Figure") -> "go.Figure":
+def _with_legend(figure: Any) -> Any:
     for trace in figure.data:
         trace.showlegend = trace.name in LEGEND and len(trace.x) > 0
         trace.name = LEGEND.get(trace.name, trace.name)
