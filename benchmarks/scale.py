@@ -6,8 +6,8 @@
 The workers sleep instead of training: log-normal times, mean 2 s, sigma 0.5. They are threads, or, in the
 part that `--ray` adds, actors of Ray. Everything else is real: the loop, the controller, records with
 per-case arrays of 2,000 cases, an SQLite file in which each record is one synchronous transaction. With
-`--speed`, and in the short campaigns of several lags, time is compressed, which asks as much more of the driver: 64 workers
-of 2 s leave it 31 ms a trial, 2.5 times faster ones 12.5 ms. Results in scale.json:
+`--speed`, and in the short campaigns of several lags, time is compressed, which asks as much more of the
+driver: 64 workers of 2 s leave it 31 ms a trial, 2.5 times faster ones 12.5 ms. Results in scale.json:
 
 - busy: the sum of the sleeping times over 64 times the wall time of the whole campaign, its start and its
   end included;
