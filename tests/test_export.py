@@ -330,6 +330,8 @@ def test_what_cannot_be_exported_is_said(cnn: Path, tmp_path: Path) -> None:
         pp.export(folder, "onx", tmp_path / "x")
     with pytest.raises(ConfigError, match=r"--opset 9: PyTorch's exporter writes 18 to 23"):
         pp.export(folder, "onnx", tmp_path / "x", opset=9)
+    with pytest.raises(ConfigError, match=r"--opset 24: .* writes 18 to 23; newer runtimes read 23, too"):
+        pp.export(folder, "onnx", tmp_path / "x", opset=24)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write into .*file/x'"):
         pp.export(folder, "safetensors", tmp_path / "file" / "x", factory=factory)
@@ -363,7 +365,7 @@ def test_the_command_finds_finalised_points_only(
         _refused("the files of point-3", campaign, "3", url, capsys)
         folder = store.artifacts / campaign / "point-3"
         pp.save(folder, pp.load(unet), about)
-        _refused(f"point-3 of {campaign} holds a network of c-1", campaign, "3", url, capsys)
+        _refused(f"point-3 of {campaign} holds a network of c-1; delete '", campaign, "3", url, capsys)
         pp.save(folder, pp.load(unet), about.model_copy(update={"campaign": campaign}))
     assert _export(campaign, "3", url, tmp_path / "out", quiet=False) == 0
     said = capsys.readouterr()

@@ -142,14 +142,8 @@ def _classes(test: TestResult) -> str:
 def _distances(test: TestResult) -> str:
     if not test.distances:
         return ""
-    rows = [
-        *(
-            "",
-            "",
-            "| class | HD95, mean | median | cases | missed in | invented in |",
-            "|---|---|---|---|---|---|",
-        )
-    ]
+    head = "| class | HD95, mean | median | cases | missed in | invented in |"
+    rows = ["", "", head, "|---|---|---|---|---|---|"]
     for found in test.distances:
         mean, median = (
             "" if value is None else f"{value:.2f} {found.unit}" for value in (found.mean, found.median)

@@ -36,10 +36,10 @@ def check_opset(opset: int) -> None:
         ConfigError: Names those that can.
     """
     if not OLDEST <= opset <= NEWEST:
-        raise ConfigError(
-            f"--opset {opset}: PyTorch's exporter writes {OLDEST} to {NEWEST}; update an older runtime "
-            f"(onnxruntime 1.14 and later read {OLDEST}), or take --format pt2"
-        )
+        way_out = f"update the runtime (onnxruntime 1.14 and later read {OLDEST}), or take --format pt2"
+        if opset > NEWEST:
+            way_out = f"newer runtimes read {NEWEST}, too"
+        raise ConfigError(f"--opset {opset}: PyTorch's exporter writes {OLDEST} to {NEWEST}; {way_out}")
 
 
 def write_onnx(

@@ -50,7 +50,8 @@ def finalised_folder(store: Store, campaign: str, point: str) -> FinalisedFolder
     if about.campaign != row.id or about.genome != found.genome:
         other = about.campaign if about.campaign != row.id else "another point"
         raise NetworkError(
-            f"{found.folder} of {row.id} holds a network of {other}; {_command(row, found)} makes it again"
+            f"{found.folder} of {row.id} holds a network of {other}; delete {str(path)!r}, then "
+            f"{_command(row, found)} makes it again"
         )
     settings = NetworkSettings.model_validate(row.config["network"])
     return FinalisedFolder(path, settings.factory)
