@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reports.theme import FONT, FRONT, GOLD, GREEN, GRID, INK, LADDER, MUTED, PAPER, PINK
+from reports.theme import ADVISED, BAR, FONT, GOLD, GREEN, GRID, INK, LADDER, MUTED, PAPER, PINK
 
 SHOWN = {
-    "prior LODO": ("structured, prior of other data", FRONT),
+    "prior LODO": ("structured, prior of other data", BAR),
+    "structured + scan": ("structured, gradients' scan", ADVISED),
     "structured": ("structured", GREEN),
     "optuna:gp": ("Optuna GP", PINK),
     "optuna:tpe": ("Optuna TPE", GOLD),
