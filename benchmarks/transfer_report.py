@@ -223,9 +223,7 @@ def markdown(means: dict[str, Any]) -> str:
         shares = [f"{row[f'agreement_at_{k}']:.2f}" for k in (10, 20, 60)]
         trials = [f"{row[f'agreement_to_{k}']:.0f}" for k in (50, 80, 90)]
         few = (
-            ""
-            if row["tasks"] == max(other["tasks"] for other in means.values())
-            else f" ({row['tasks']} tasks)"
+            "" if row["tasks"] == max(other["tasks"] for other in means.values()) else f" (on {row['tasks']})"
         )
         lines.append("| " + " | ".join([arm + few, *shares, *trials, f"{row['metric_at_60']:.2f}"]) + " |")
     return "\n".join(lines)

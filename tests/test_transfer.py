@@ -1,5 +1,6 @@
 """The benchmark of transfer: its rivals keep the controllers' protocol, its figures have known answers."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import pytest
 
 from benchmarks.rivals import RgpeController, ScanController
 from benchmarks.transfer_report import (
+    RESULTS,
     by_arm,
     catching_up,
     faster,
     figures,
     gain,
     load,
+    markdown,
     mean,
+    summary,
 )
 from benchmarks.transfer_tasks import sources
 from search.controllers.base import SequentialController
@@ -23,6 +27,7 @@ from spaces.objectives import FLOPS, Objective
 from tests.analytic_family import FamilyTask
 
 AUC = Objective("auc", maximize=True)
+PAGE = Path(__file__).parent.parent / "docs" / "prior.md"
 
 
 def rows(pair: str = "breast-resnet") -> list[dict]:
@@ -85,3 +90,17 @@ def test_what_is_missing_or_kept_twice_counts_once(tmp_path: Path) -> None:
     made = [*rows(), {"pair": "breast-resnet", "arm": "RGPE", "seed": 0, "missing": True}, rows()[0]]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     assert len(load(tmp_path)) == len(rows())
+
+
+def test_the_committed_table_is_of_the_committed_searches() -> None:
+    with RESULTS.with_suffix(".csv").open() as file:
+        flat = [
+            {k: v if k in ("pair", "arm") else float(v) if v else None for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    kept = json.loads(RESULTS.read_text())["arms"]
+    again = summary(by_arm(flat))
+    for arm, row in again.items():
+        for key, value in row.items():
+            assert value == pytest.approx(kept[arm][key], abs=0.002), (arm, key)
+    assert markdown(kept) in PAGE.read_text()
