@@ -55,8 +55,8 @@ class NetworkEvaluator:
             subset=normalisation.apply(splits.train.limit(limit), device) if limit else train,
         )
         check_network(self.bench.dense, self._val, self.task)
-        looks = normalisation.apply(splits.train.limit(LOOKS), device)
-        self._disagreement = Disagreement(self.bench.dense, self.task, looks) if self.task.trains else None
+        self._looks = normalisation.apply(splits.train.limit(LOOKS), device)
+        self._disagreements: dict[nn.Module, Disagreement] = {}
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Evaluate one candidate; a failure is an outcome."""
@@ -90,6 +90,12 @@ class NetworkEvaluator:
                 packed = PackedImages(as_tensor(image[None]).to(self._device), self._normalisation)
                 yield slide(network, packed[:], self._window), as_tensor(mask[None]).to(self._device)
 
+    def _disagreement(self, like: nn.Module) -> Disagreement:
+        """With one of the bench's networks, which is asked what it says once."""
+        if like not in self._disagreements:
+            self._disagreements[like] = Disagreement(like, self.task, self._looks)
+        return self._disagreements[like]
+
     def _evaluate(self, trial: Trial) -> Found:
         rung = find_rung(trial.rung)
         seed = seed_of(self.fingerprint, trial.replicate)
@@ -99,8 +105,8 @@ class NetworkEvaluator:
         rung.adapt(network, self.bench, seed)
         clock.append(time.perf_counter())
         values, per_case = self.measured(network, trial.rung, seed)
-        if self._disagreement is not None:
-            per_case["disagreement"] = self._disagreement.of(network)
+        if self.task.trains:
+            per_case["disagreement"] = self._disagreement(rung.like(self.bench)).of(network)
             values["disagreement"] = float(per_case["disagreement"].mean(dtype=np.float64))
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")

@@ -27,7 +27,7 @@ from spaces.space import ChannelSpace
 if TYPE_CHECKING:
     from evaluators.evaluation import NetworkEvaluator
 
-PROCEDURE = 3
+PROCEDURE = 4
 """Raise it with every change after which the same workload gives other numbers."""
 
 

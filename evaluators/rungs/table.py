@@ -7,6 +7,9 @@
 | `finetune` | dense, or shared (`proxy.start`) | trained for `proxy.epochs` on the subset |
 | `full` | as `finetune` | trained for `proxy.full_epochs` on all training images |
 
+Agreement is with the dense network as it was given; at `shared` with the full width of the same weights, for
+their training goes on where dense's ended, often to something better: being unlike dense is no fault then.
+
 Where val holds patches of volumes, `full` measures the volumes whole, by a sliding window.
 
 Source of `recalibrate`: Li et al. 2020 (EagleEye).
@@ -35,12 +38,14 @@ class Rung:
         name: As in `Trial.rung`.
         start: The network of the bench that candidates are sliced from.
         adapt: What is done to the slice.
+        like: The network that the agreement is with.
         whole: Whether validation volumes are measured whole where there are some, instead of by patches.
     """
 
     name: str
     start: Callable[[Bench], nn.Module]
     adapt: Adaptation
+    like: Callable[[Bench], nn.Module] = lambda bench: bench.dense
     whole: bool = False
 
 
@@ -61,7 +66,7 @@ RUNGS: Mapping[str, Rung] = {
     rung.name: rung
     for rung in (
         Rung("recalibrate", lambda bench: bench.dense, _recalibrate),
-        Rung("shared", lambda bench: bench.shared, _recalibrate),
+        Rung("shared", lambda bench: bench.shared, _recalibrate, like=lambda bench: bench.shared),
         Rung("finetune", lambda bench: bench.start, _tune),
         Rung("full", lambda bench: bench.start, _tune_fully, whole=True),
     )
