@@ -180,6 +180,7 @@ def targets(rows: Sequence[dict[str, Any]], arms: dict[str, Found]) -> dict[str,
     if "nsga2" in arms:
         found["structured to NSGA-II at 100"] = catching_up(rows, "structured", ["nsga2"], 100)
     better = [arm for arm in ("optuna:tpe", "optuna:gp") if arm in arms]
+    found["structured to TPE at 60"] = catching_up(rows, "structured", ["optuna:tpe"], 60)
     found["structured to the better of TPE and GP at 60"] = catching_up(rows, "structured", better, 60)
     for rival in better:
         found[f"structured against {rival}, after 60"] = gain(arms, "structured", rival, "agreement_at_60")
