@@ -15,7 +15,7 @@ from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
 from evaluators.precision import resolve_device
 from evaluators.rungs.bench import Bench
-from evaluators.rungs.table import find_rung
+from evaluators.rungs.table import Rung, find_rung
 from evaluators.tasks.factory import make_task
 from evaluators.tasks.heads import main_output
 from evaluators.tasks.judged import run_in_batches
@@ -56,7 +56,7 @@ class NetworkEvaluator:
         )
         check_network(self.bench.dense, self._val, self.task)
         self._looks = normalisation.apply(splits.train.limit(LOOKS), device)
-        self._disagreements: dict[nn.Module, Disagreement] = {}
+        self._disagreements: dict[str, Disagreement] = {}
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Evaluate one candidate; a failure is an outcome."""
@@ -90,11 +90,16 @@ class NetworkEvaluator:
                 packed = PackedImages(as_tensor(image[None]).to(self._device), self._normalisation)
                 yield slide(network, packed[:], self._window), as_tensor(mask[None]).to(self._device)
 
-    def _disagreement(self, like: nn.Module) -> Disagreement:
-        """With one of the bench's networks, which is asked what it says once."""
-        if like not in self._disagreements:
-            self._disagreements[like] = Disagreement(like, self.task, self._looks)
-        return self._disagreements[like]
+    def _disagreement(self, rung: Rung) -> Disagreement:
+        """With dense as it was given, or with the rung's own full width."""
+        name = rung.name if rung.own else ""
+        if name not in self._disagreements:
+            reference = self.bench.dense
+            if rung.own:
+                reference = self.sliced(rung.start(self.bench), self._space.dense)
+                rung.adapt(reference, self.bench, seed_of(self.fingerprint, 0))
+            self._disagreements[name] = Disagreement(reference, self.task, self._looks)
+        return self._disagreements[name]
 
     def _evaluate(self, trial: Trial) -> Found:
         rung = find_rung(trial.rung)
@@ -106,7 +111,7 @@ class NetworkEvaluator:
         clock.append(time.perf_counter())
         values, per_case = self.measured(network, trial.rung, seed)
         if self.task.trains:
-            per_case["disagreement"] = self._disagreement(rung.like(self.bench)).of(network)
+            per_case["disagreement"] = self._disagreement(rung).of(network)
             values["disagreement"] = float(per_case["disagreement"].mean(dtype=np.float64))
         clock.append(time.perf_counter())
         phases = ("prune_s", "tune_s", "measure_s")

@@ -27,7 +27,7 @@ from spaces.space import ChannelSpace
 if TYPE_CHECKING:
     from evaluators.evaluation import NetworkEvaluator
 
-PROCEDURE = 4
+PROCEDURE = 5
 """Raise it with every change after which the same workload gives other numbers."""
 
 

@@ -7,8 +7,9 @@
 | `finetune` | dense, or shared (`proxy.start`) | trained for `proxy.epochs` on the subset |
 | `full` | as `finetune` | trained for `proxy.full_epochs` on all training images |
 
-Agreement is with the dense network as it was given; at `shared` with the full width of the same weights, for
-their training goes on where dense's ended, often to something better: being unlike dense is no fault then.
+Agreement is with the dense network as it was given; at `shared` with the full width of the same weights, as
+the rung leaves it: their training goes on where dense's ended, often to something better, and being unlike
+dense is no fault then (`benchmarks/joint.py`).
 
 Where val holds patches of volumes, `full` measures the volumes whole, by a sliding window.
 
@@ -38,14 +39,14 @@ class Rung:
         name: As in `Trial.rung`.
         start: The network of the bench that candidates are sliced from.
         adapt: What is done to the slice.
-        like: The network that the agreement is with.
+        own: Whether agreement is with what the rung itself makes of the full width, not with dense as given.
         whole: Whether validation volumes are measured whole where there are some, instead of by patches.
     """
 
     name: str
     start: Callable[[Bench], nn.Module]
     adapt: Adaptation
-    like: Callable[[Bench], nn.Module] = lambda bench: bench.dense
+    own: bool = False
     whole: bool = False
 
 
@@ -66,7 +67,7 @@ RUNGS: Mapping[str, Rung] = {
     rung.name: rung
     for rung in (
         Rung("recalibrate", lambda bench: bench.dense, _recalibrate),
-        Rung("shared", lambda bench: bench.shared, _recalibrate, like=lambda bench: bench.shared),
+        Rung("shared", lambda bench: bench.shared, _recalibrate, own=True),
         Rung("finetune", lambda bench: bench.start, _tune),
         Rung("full", lambda bench: bench.start, _tune_fully, whole=True),
     )
