@@ -455,7 +455,7 @@ def test_common_first_drops_what_cannot_be_reached() -> None:
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.sampled_from([1, 4, 8]), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_uniform_networks_are_all_that_uniform_gives(
     widths: list[int], round_to: int, data: st.DataObject
 ) -> None:

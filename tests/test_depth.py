@@ -258,7 +258,7 @@ def _random_networks(draw: st.DrawFn) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(_random_networks())
 def test_random_networks_are_exact_without_their_branches(model: nn.Module) -> None:
     image = torch.randn(2, 1, 5, 5)

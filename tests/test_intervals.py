@@ -138,7 +138,7 @@ def test_one_patient_shows_nothing() -> None:
     assert plausible_front(np.array([1.0, 2.0]), shares, groups=np.zeros(20)).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 15), st.integers(2, 30))
 def test_the_observed_front_is_always_plausible(seed: int, n: int, cases: int) -> None:
     rng = np.random.default_rng(seed)

@@ -141,7 +141,7 @@ def any_record(draw: st.DrawFn) -> Record:
 
 
 @given(any_record())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_decoding_undoes_encoding(original: Record) -> None:
     row = encode_record(original, "fingerprint")
     decoded = decode_record(row)
@@ -168,7 +168,7 @@ def test_objects_are_neither_written_nor_read() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_damaged_arrays_are_noticed(data: st.DataObject) -> None:
     blob = encode_arrays({"loss": np.arange(20.0), "metric": np.zeros(30)})
     assert blob[:1] == b"1"

@@ -173,7 +173,7 @@ def random_networks(draw: st.DrawFn) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(random_networks())
 def test_random_networks_are_exact_or_frozen_with_a_reason(model: nn.Module) -> None:
     image = torch.randn(2, 1, 5, 5)
