@@ -30,6 +30,7 @@ LAG = 8
 
 
 def resnet(dims: int, channels: int, classes: int, width: int) -> dict[str, Any]:
+    """A small residual network of MONAI's, as `[network]` has it."""
     planes = [width, 2 * width, 4 * width, 8 * width]
     arguments = {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": planes, "spatial_dims": dims}
     arguments |= {"n_input_channels": channels, "num_classes": classes, "conv1_t_size": 3}

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +205,9 @@ def summary(arms: dict[str, Found]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for arm in [arm for arm in ARMS if arm in arms]:
         mine = arms[arm]
-        row: dict[str, Any] = {key: round(mean(mine, lambda r, k=key: r[k]), 3) for key in keys}  # type: ignore[misc]
+        row: dict[str, Any] = {key: round(mean(mine, itemgetter(key)), 3) for key in keys}
         if any(seeds[0]["coverage"] is not None for data in mine.values() for seeds in data.values()):
-            row["coverage"] = round(mean(mine, lambda r: r["coverage"]), 3)
+            row["coverage"] = round(mean(mine, itemgetter("coverage")), 3)
         row["tasks"] = sum(len(data) for data in mine.values())
         row["searches"] = sum(len(seeds) for data in mine.values() for seeds in data.values())
         found[arm] = row
