@@ -4,10 +4,11 @@
     python -m benchmarks.joint --table
 
 Many networks of a set, spread along the FLOPs axis, on `full` twice (the mean judges), on `recalibrate`, on
-`finetune` of two epochs (as it is, and from norm statistics of the slice instead of dense's), and on `shared`
-after joint trainings: as it is; with the narrowest slice in every step as well, as the sandwich rule has it
-(and as it was here before); and, on the two sets that the form was chosen on (breast ultrasound and nuclei),
-with slices whose share of the units is uniform instead of uniform in its logarithm. Chest X-ray and adrenal
+`finetune` of two epochs (as it is, with norm statistics of its last epoch; with the running average, as it
+was here before; with that, from statistics of the slice instead of dense's), and on `shared` after joint
+trainings: as it is; with the narrowest slice in every step as well, as the sandwich rule has it (and as it
+was here before); and, on the two sets that the form was chosen on (breast ultrasound and nuclei), with
+slices whose share of the units is uniform instead of uniform in its logarithm. Chest X-ray and adrenal
 shapes were looked at afterwards.
 
 Kendall's tau-b with the metric of `full`, on the validation cases (as `paretoprune calibrate` has it) and on
@@ -25,10 +26,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -129,9 +132,15 @@ class Bench:
         """What a rung that needs no joint training finds: see `_looks`."""
         return self._looks(f"{rung}{replicate}", lambda: self._plain, rung, replicate)
 
+    def running(self) -> np.ndarray:
+        """What `finetune` finds where norm statistics are the running average, which dense's begin."""
+        with _running_average():
+            return self._looks("running", lambda: self._plain, "finetune", 0)
+
     def restarted(self) -> np.ndarray:
-        """What `finetune` finds where a slice's norm statistics are its own from the start."""
-        return self._looks("restarted", lambda: _Restarted(self._workload), "finetune", 0)
+        """The same, where a slice's norm statistics are its own from the start."""
+        with _running_average():
+            return self._looks("restarted", lambda: _Restarted(self._workload), "finetune", 0)
 
     def shared(self, training: str) -> np.ndarray:
         """What the rung `shared` finds after a joint training."""
@@ -181,11 +190,15 @@ class Judge:
         return tau_b(ranked, self.full, self.pairs, np.vstack([np.ones(len(ranked)), self.draws]))
 
 
+def _running_average() -> AbstractContextManager[Any]:
+    return patch("evaluators.rungs.table.averaged_statistics", nullcontext)
+
+
 def compared(bench: Bench) -> dict[str, Any]:
     """All taus of a data set."""
     full = np.stack([bench.rung("full", 0), bench.rung("full", 1)])
     found = {"recalibrate": bench.rung("recalibrate"), "finetune": bench.rung("finetune")}
-    found["finetune, own statistics"] = bench.restarted()
+    found |= {"finetune, running average": bench.running(), "finetune, own start": bench.restarted()}
     trainings = TRAININGS if bench.name in CHOSEN_ON else ("shared", "sandwich")
     found |= {name: bench.shared(name) for name in trainings}
     n, octaves = len(bench.genomes), bench.octaves

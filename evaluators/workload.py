@@ -27,7 +27,7 @@ from spaces.space import ChannelSpace
 if TYPE_CHECKING:
     from evaluators.evaluation import NetworkEvaluator
 
-PROCEDURE = 5
+PROCEDURE = 6
 """Raise it with every change after which the same workload gives other numbers."""
 
 

@@ -52,6 +52,20 @@ def test_at_shared_agreement_is_with_the_full_width_of_the_same_weights(workload
     assert outcomes_of(replace(workload, shared=opposite), [dense])[0].values["disagreement"] < 1e-6
 
 
+def test_tuning_leaves_the_statistics_of_its_last_epoch(workload: Workload) -> None:
+    """However few its steps, nothing of dense's is left in them: with weights held still, `recalibrate`'s."""
+    still = {"epochs": 1, "learning_rate": 1e-9, "augment": False, "weight_decay": 0.0}
+    evaluator = replace(workload, proxy=workload.proxy.model_copy(update=still)).build()
+    means = []
+    for rung in ("recalibrate", "finetune"):
+        network = evaluator.sliced(evaluator.bench.dense, workload.space.uniform(0.5))
+        RUNGS[rung].adapt(network, evaluator.bench, 0)
+        means.append([module.running_mean for module in network.modules() if hasattr(module, "running_mean")])
+    assert means[0]
+    for alone, tuned in zip(*means, strict=True):
+        assert torch.allclose(alone, tuned, atol=0.05 * alone.abs().max())
+
+
 def test_tuning_may_start_from_the_jointly_trained_weights(workload: Workload) -> None:
     start = replace(workload, proxy=workload.proxy.model_copy(update={"start": "shared"}))
     trial = [Trial(0, workload.space.uniform(0.5))]

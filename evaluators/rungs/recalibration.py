@@ -1,5 +1,8 @@
 """Norm statistics re-estimated: what a slice of a trained network needs first."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -25,24 +28,34 @@ def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
         seed: Decides which of them are looked at, and in what order.
     """
     network.eval()
-    norms = [module for module in network.modules() if _keeps_statistics(module)]
-    if not norms:
-        return
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     size = max(2, min(BATCH, BATCH_VALUES // images[0].numel()))
+    with averaged_statistics(network) as norms, torch.inference_mode():
+        for norm in norms:
+            norm.train()
+        # Of about one size: every batch counts the same, so a small last one would count too much.
+        for batch in order.to(images.device).tensor_split(-(-len(order) // size)) if norms else ():
+            if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
+                network(images[batch])
+    network.eval()
+
+
+@contextmanager
+def averaged_statistics(network: nn.Module) -> Iterator[list[nn.Module]]:
+    """Norm layers forget their running statistics and take the plain average of what they see inside.
+
+    Gives those layers; outside they go on with the momentum they had.
+    """
+    norms = [module for module in network.modules() if _keeps_statistics(module)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]  # a plain average over the batches
-        norm.train()
-    with torch.inference_mode():
-        # Of about one size: every batch counts the same, so a small last one would count too much.
-        for batch in order.to(images.device).tensor_split(-(-len(order) // size)):
-            if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
-                network(images[batch])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
+        norm.momentum = None  # type: ignore[assignment]
+    try:
+        yield norms
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
