@@ -46,7 +46,8 @@ class Disagreement:
         found = []
         with torch.inference_mode():
             for batch, told in zip(self._images.split(self._size), self._told, strict=True):
-                found.append(self._task.disagreement(network(batch), told.float()).float())
+                apart = self._task.disagreement(network(batch), told.float()).float()
+                found.append(apart.clamp(min=0))  # what should be 0 may round to below
         result = torch.cat(found).cpu().numpy()
         if not np.isfinite(result).all():
             raise RunError("the network's outputs on training images are not finite")

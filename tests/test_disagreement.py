@@ -48,6 +48,17 @@ def test_the_dense_network_agrees_with_itself() -> None:
     assert Disagreement(dense, task, images).of(dense) == pytest.approx(0, abs=1e-6)
 
 
+def test_no_network_agrees_better_than_dense_by_rounding() -> None:
+    """One minus a cosine of equal embeddings is often -1e-7; estimates take its root."""
+    labels = np.arange(60) % 3
+    task = task_of("embedding", labels)
+    images = torch.randn(60, 1, 6, 5, generator=torch.Generator().manual_seed(0)).half().float()
+    same = torch.nn.Flatten()
+    found = Disagreement(same, task, Tensors(as_packed(images), torch.from_numpy(labels))).of(same)
+    assert found == pytest.approx(0, abs=1e-6)
+    assert found.min() >= 0
+
+
 def test_predictions_in_large_units_are_compared_too() -> None:
     volumes = np.linspace(1e5, 2e5, 12, dtype=np.float32)  # in cubic millimetres
     task = task_of("regression", volumes, (), standardise=False)
