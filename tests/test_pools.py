@@ -362,6 +362,23 @@ def test_a_running_cluster_is_joined_and_left_running(ray_cluster: str) -> None:
 
 
 @pytest.mark.ray
+def test_a_pool_that_cannot_start_leaves_no_cluster_behind(
+    ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.pools import raypool
+
+    def full(_: object) -> None:
+        raise RunError("the object store is full")
+
+    shut_down: list[bool] = []
+    monkeypatch.setattr(raypool, "connect", lambda *_: lambda: shut_down.append(True))
+    monkeypatch.setattr(raypool.ray, "put", full)
+    with pytest.raises(RunError, match="full"):
+        evaluators.pools.RayPool(AnalyticWorkload(SPACE), workers=1)
+    assert shut_down == [True]
+
+
+@pytest.mark.ray
 def test_a_share_of_a_gpu_that_is_not_there_is_refused(ray_cluster: str) -> None:
     from evaluators.pools.cluster import ray
 

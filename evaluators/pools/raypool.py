@@ -99,17 +99,19 @@ class RayPool:
             "num_gpus": gpus_per_worker,
             "runtime_env": {"env_vars": self._means.environment()},
         }
-        if gpus_per_worker and not ray.cluster_resources().get("GPU"):
-            self._disconnect()
-            raise ConfigError(
-                f"execution.gpus_per_worker = {gpus_per_worker:g}, but Ray sees no GPU there; set it to 0"
-            )
-        self._spec = ray.put(spec)
         self._waiting: deque[_Job] = deque()
         self._finished: list[Outcome] = []
         self._failed_starts = 0
         self._complains_at = time.monotonic() + PATIENCE_S
-        self._workers = [self._start() for _ in range(workers)]
+        with contextlib.ExitStack() as undone:
+            undone.callback(self._disconnect)
+            if gpus_per_worker and not ray.cluster_resources().get("GPU"):
+                raise ConfigError(
+                    f"execution.gpus_per_worker = {gpus_per_worker:g}, but Ray sees no GPU there; set it to 0"
+                )
+            self._spec = ray.put(spec)
+            self._workers = [self._start() for _ in range(workers)]
+            undone.pop_all()  # `close` does it
 
     @property
     def workers(self) -> int:
