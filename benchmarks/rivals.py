@@ -1,16 +1,18 @@
-"""Searches that no user needs, to compare with: transfer by ensembles of processes, and a measured scan."""
+"""Searches that no user needs, to compare with: ensembles of processes, a measured scan, all answers known."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from search.controllers.base import SequentialController
+from search.controllers.base import SequentialController, Yardstick
 from search.controllers.sampling import StratifiedSampler
 from search.controllers.structured.belief import FLAT, Belief, flat
 from search.controllers.structured.candidates import Candidates
+from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.improvement import expected_improvement
+from search.controllers.structured.mixture import Mixture
 from search.controllers.structured.scale import AMOUNT
 from search.genes import octaves
 from search.prior.proposals import proposals
@@ -23,6 +25,7 @@ _ALONE = 0.25  # kept share at which the scan measures every group
 _DRAWS = 64
 _LEAST = 4
 _POOL = 300
+_SURE = 0.02  # standard deviation of a damage that is known
 
 
 class ScanController(SequentialController):
@@ -65,6 +68,49 @@ class ScanController(SequentialController):
         lost = np.array([max(self._told_of.get(genome, dense) - dense, 0.0) for genome in self._alone])
         slopes = np.clip(lost / max(lost.mean(), 1e-9), 0.05, 20.0)
         return Belief(FLAT, slopes[:, None] * flat(len(lost)).slopes, np.ones(len(lost)))
+
+
+class _Answers(Mixture):
+    """What is true, in the place of what is believed."""
+
+    def __init__(self, damage: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._damage = damage
+
+    def expecting(self, genomes: np.ndarray) -> "_Answers":
+        return self
+
+    def each(self, genomes: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        return [(1.0, self._damage(genomes), np.full(len(genomes), _SURE))]
+
+
+class KnowingController(StructuredController):
+    """`structured` as it asks, with every answer known before anything is measured: what asking alone can do.
+
+    Args:
+        space: Where genomes come from.
+        objectives: FLOPs and an amount.
+        seed: Decides every random choice.
+        first: Genomes to ask before own proposals.
+        amounts: The answers: genomes (n, n_groups) to (n,).
+    """
+
+    def __init__(
+        self,
+        space: ChannelSpace,
+        objectives: Sequence[Objective],
+        seed: int,
+        first: Sequence[Genome],
+        amounts: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        super().__init__(space, objectives, seed, first, yardstick=Yardstick())
+        told = amounts(np.array(first))
+        unit = told[0] + np.median(np.abs(told[1:] - told[0]))
+        self._scale, self._unit = AMOUNT, float(unit)
+        self._answers = _Answers(lambda rows: np.log(np.maximum(1 + (amounts(rows) - told[0]) / unit, 1e-3)))
+
+    def _current(self) -> Mixture:
+        self._known = np.array(list(self._asked))
+        return self._answers
 
 
 class RgpeController(SequentialController):

@@ -10,8 +10,9 @@ on training images, the default ranking value; what they chose by it is judged o
 in no search. All start from dense and the ladder, on a lag of 8; budgets count after these.
 
 Beside the arms of PLAIN, which know no other task, and the priors, true and corrupted: ablations of the
-prior on other data, and `own slopes`, a prior that knows what the task's whole bank knows of its groups' mean
-slopes.
+prior on other data; `own slopes`, a prior that knows what the task's whole bank knows of its groups' mean
+slopes; and `all answers known`, which knows what the bank answers on training images before it
+asks: the most that asking can do.
 
 A run goes on where the last one stopped, and ends itself after `--minutes`; what was searched is kept, a line
 each, in `--kept`. `--report` makes transfer.csv (a line for each search), transfer.json (benchmarks/
@@ -34,7 +35,7 @@ import numpy as np
 
 from benchmarks.bank_files import recorded
 from benchmarks.pairs import DATA
-from benchmarks.rivals import RgpeController, ScanController
+from benchmarks.rivals import KnowingController, RgpeController, ScanController
 from benchmarks.transfer_tasks import SEGMENTATION, Task, live, prior_of, read, sources, stripped
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
@@ -61,7 +62,7 @@ WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
 PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
 ABLATIONS = (
     *("without interactions", "without importance curves", "without safeguards"),
-    *("1 source", "2 sources", "4 sources", "own slopes"),
+    *("1 source", "2 sources", "4 sources", "own slopes", "all answers known"),
 )
 ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
 _RULES = {"prior LOAO": "family", "prior LODO LOAO": "LOAO", "prior of the wrong task": "wrong"}
@@ -125,6 +126,10 @@ def _controller(task: Task, arm: str, seed: int, cache: Path) -> Controller | No
     objectives = (FLOPS, DISAGREEMENT)
     if arm == "measured scan, DP":
         return ScanController(task.space, objectives, seed, task.first)
+    if arm == "all answers known":
+        return KnowingController(
+            task.space, objectives, seed, task.first, lambda rows: task.answer(rows)[:, 0]
+        )
     if arm == "RGPE":
         past = _same_genes(task)
         return RgpeController(task.space, objectives, seed, task.first, past) if past else None
@@ -182,7 +187,7 @@ def _advice(
 
 def _prior(task: Task, arm: str, seed: int, cache: Path) -> LayerPrior:
     pairs = sources(task.pair, _RULES.get(arm, "LODO"), recorded())
-    if "source" in arm:
+    if arm.split()[0].isdigit():
         rng = np.random.default_rng([seed, 4])
         pairs = sorted(rng.permutation(pairs)[: int(arm.split()[0])].tolist())
     return prior_of(pairs, cache, bare=arm == "without importance curves")

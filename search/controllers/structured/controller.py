@@ -153,14 +153,7 @@ class StructuredController(SequentialController):
             """Those that were never asked, the most promising first, and their expected improvement."""
             rows = dict.fromkeys(map(tuple, genomes.tolist()))
             new = np.array([genome for genome in rows if genome not in self._asked]).reshape(-1, len(known.T))
-            at = self._octaves(new)
-            gain = np.sum(
-                [
-                    weight * expected_improvement(at, mean, sd, octaves, worth, floor, self._scale)
-                    for weight, mean, sd in mixture.each(new)
-                ],
-                axis=0,
-            )
+            gain = self._gains(new, mixture, octaves, worth, floor)
             order = np.argsort(-gain, kind="stable")
             return new[order], gain[order]
 
@@ -175,6 +168,17 @@ class StructuredController(SequentialController):
             if gains[0] > 0:
                 return tuple(pool[0].tolist())
         return self._fresh(self._sampler.draw(rng), rng)
+
+    def _gains(
+        self, genomes: np.ndarray, mixture: Mixture, octaves: np.ndarray, worth: np.ndarray, floor: float
+    ) -> np.ndarray:
+        """Expected improvement of some genomes over a front, by all experts: (n, n_groups) -> (n,)."""
+        at = self._octaves(genomes)
+        gains = [
+            weight * expected_improvement(at, mean, sd, octaves, worth, floor, self._scale)
+            for weight, mean, sd in mixture.each(genomes)
+        ]
+        return np.asarray(np.sum(gains, axis=0))
 
     def _believed_front(
         self, predict: Predict, known: np.ndarray
