@@ -95,16 +95,21 @@ class Bench:
         both = replace(splits, val=self._val.joined(self._test))
         evaluator = replace(self.problem.workload, splits=both).build()
         assert isinstance(evaluator, NetworkEvaluator)
-        self._evaluator = evaluator
+        self.evaluator = evaluator
         looks = (splits.train.limit(512), self._test)
         self._told = [
             Disagreement(evaluator.bench.dense, evaluator.task, splits.normalisation.apply(images))
             for images in looks
         ]
 
+    def on_test(self, network: torch.nn.Module, seed: int) -> float:
+        """The metric of any network on test."""
+        _, per_case = self.evaluator.measured(network, self.rung, seed)
+        return float(self._metric.value(per_case["score"][len(self._val) :], self._test.targets))
+
     def record(self, trial: Trial) -> tuple[Record, dict[str, float]]:
         """What a campaign's record of the trial would be, and metric, loss and disagreement on test."""
-        evaluator, rung = self._evaluator, find_rung(trial.rung)
+        evaluator, rung = self.evaluator, find_rung(trial.rung)
         network = evaluator.sliced(rung.start(evaluator.bench), trial.genome)
         seed = seed_of(evaluator.fingerprint, trial.replicate)
         rung.adapt(network, evaluator.bench, seed)

@@ -1,4 +1,4 @@
-"""Searches that no user needs, to compare with: ensembles of processes, a measured scan, all answers known."""
+"""Searches that no user needs, to compare with: ensembles of processes, a scan, all answers known."""
 
 import warnings
 from collections.abc import Callable, Sequence
