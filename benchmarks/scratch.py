@@ -6,7 +6,7 @@ The uniform networks of the ladder, at the widths that pruning gives them, start
 and are trained with the recipe that dense had. Beside them the same networks as a campaign's rung
 has them (sliced from dense, then adapted), and the bank's best network at up to the same FLOPs by
 disagreement on training images. All are judged by the metric on test; nothing is chosen by it. Results are
-added to scratch.json; pairs that are there are skipped.
+added to scratch.json one by one; those there are skipped.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,31 +48,45 @@ def scratch(bench: Bench, pair: str, genome: Genome, seed: int) -> tuple[float, 
     return bench.on_test(network, 1000 + seed), spent
 
 
-def rows_of(pair: str, seeds: list[int], artifacts: Path) -> list[dict[str, Any]]:
-    """Of dense and each network of the ladder."""
-    bench, bank = Bench(pair, artifacts, Monitor()), read_bank(pair)
+def rows_of(
+    pair: str, seeds: list[int], artifacts: Path, known: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Of dense and each network of the ladder after those that are known."""
+    bank = read_bank(pair)
+    ladder = [tuple(bank.about["dense"]["genome"]), *(tuple(genome) for genome in bank.about["ladder"])][
+        len(known) :
+    ]
+    if not ladder:
+        return
+    bench = Bench(pair, artifacts, Monitor())
     space = bench.problem.space
     told, test = bank.column("disagreement"), bank.column("test")
     levels = octaves(space, np.array(bank.genomes))
-    rows = []
-    for genome in (space.dense, *(tuple(genome) for genome in bank.about["ladder"])):
+    for genome in ladder:
         level = float(octaves(space, np.array([genome]))[0])
         _, at_rung = bench.record(Trial(0, genome, bench.rung))
         found = [scratch(bench, pair, genome, seed) for seed in seeds]
         affordable = np.flatnonzero(levels <= level + 1e-6)
         best = affordable[told[affordable].argmin()]
-        rows.append(
-            {
-                "octaves": round(level, 2),
-                "scratch": [round(value, 4) for value, _ in found],
-                "scratch_s": round(float(np.mean([spent for _, spent in found])), 1),
-                "rung": round(at_rung["test"], 4),
-                "bank": round(float(test[best]), 4),
-                "bank_octaves": round(float(levels[best]), 2),
-            }
-        )
-        print(pair, rows[-1], flush=True)
-    return rows
+        yield {
+            "octaves": round(level, 2),
+            "scratch": [round(value, 4) for value, _ in found],
+            "scratch_s": round(float(np.mean([spent for _, spent in found])), 1),
+            "rung": round(at_rung["test"], 4),
+            "bank": round(float(test[best]), 4),
+            "bank_octaves": round(float(levels[best]), 2),
+        }
+
+
+def write(kept: dict[str, list[dict[str, Any]]]) -> None:
+    """All pairs, one network a line."""
+    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    head = json.dumps(about, indent=1).removesuffix("\n}")
+    body = ",\n".join(
+        f'  "{name}": [\n   ' + ",\n   ".join(json.dumps(row) for row in rows) + "\n  ]"
+        for name, rows in kept.items()
+    )
+    RESULTS.write_text(f'{head},\n "pairs": {{\n{body}\n }}\n}}\n')
 
 
 def main() -> None:
@@ -88,16 +103,10 @@ def main() -> None:
     options.artifacts.mkdir(parents=True, exist_ok=True)
     kept = json.loads(RESULTS.read_text())["pairs"] if RESULTS.exists() else {}
     for pair in options.pairs:
-        if pair in kept:
-            continue
-        kept[pair] = rows_of(pair, options.seeds, options.artifacts)
-        about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
-        head = json.dumps(about, indent=1).removesuffix("\n}")
-        body = ",\n".join(
-            f'  "{name}": [\n   ' + ",\n   ".join(json.dumps(row) for row in rows) + "\n  ]"
-            for name, rows in kept.items()
-        )
-        RESULTS.write_text(f'{head},\n "pairs": {{\n{body}\n }}\n}}\n')
+        for row in rows_of(pair, options.seeds, options.artifacts, kept.setdefault(pair, [])):
+            kept[pair].append(row)
+            write(kept)
+            print(pair, row, flush=True)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ from spaces.objectives import DISAGREEMENT, FLOPS
 KEPT = Path(tempfile.gettempdir()) / "transfer"
 LAG = 8
 LONG = {"nsga2": 100}  # trials after the first, where a target names them
+KNOWING = "all answers known"
 PLAIN = (
     *("random", "ladder", "local", "nsga2", "optuna:tpe", "optuna:gp", "optuna:nsgaii", "structured"),
     *("gradient scan, DP", "measured scan, DP", "structured + scan", "structured + portfolio", "RGPE"),
@@ -62,7 +63,7 @@ WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
 PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
 ABLATIONS = (
     *("without interactions", "without importance curves", "without safeguards"),
-    *("1 source", "2 sources", "4 sources", "own slopes", "all answers known"),
+    *("1 source", "2 sources", "4 sources", "own slopes", KNOWING),
 )
 ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
 _RULES = {"prior LOAO": "family", "prior LODO LOAO": "LOAO", "prior of the wrong task": "wrong"}
@@ -103,7 +104,8 @@ def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, An
             break
         genomes += asked
         amounts.append(float(task.answer(np.array(asked))[0, 0]))
-        if isinstance(controller, StructuredController) and number >= len(task.first):
+        learns = isinstance(controller, StructuredController) and arm != KNOWING
+        if learns and number >= len(task.first):
             foreseen = controller.believed(asked)
             if foreseen is not None:
                 held.append(_holds(amounts, foreseen))
@@ -126,7 +128,7 @@ def _controller(task: Task, arm: str, seed: int, cache: Path) -> Controller | No
     objectives = (FLOPS, DISAGREEMENT)
     if arm == "measured scan, DP":
         return ScanController(task.space, objectives, seed, task.first)
-    if arm == "all answers known":
+    if arm == KNOWING:
         return KnowingController(
             task.space, objectives, seed, task.first, lambda rows: task.answer(rows)[:, 0]
         )

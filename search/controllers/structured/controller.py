@@ -37,8 +37,7 @@ class StructuredController(SequentialController):
 
     Of amounts, as of disagreement, every network that is asked is foreseen, and the intervals of `predict`
     widen by what these forecasts missed, see `Calibration`. What is asked does not change by it: searches
-    with so much doubt found more on breast ultrasound, less on chest X-ray and adrenal shapes
-    (docs/controllers.md).
+    that doubt more find less (docs/controllers.md).
 
     Args:
         space: Where genomes come from.
