@@ -287,7 +287,7 @@ def _front_layout(figure: go.Figure, frame: pd.DataFrame, metric_name: str) -> N
     name_lines(figure, labels, span)
     ladder = frame[frame["kind"].eq("ladder") & frame["metric"].gt(low)]
     if len(ladder):
-        _name_ladder(figure, ladder.iloc[int(ladder["flops"].argmax())])
+        _name_ladder(figure, ladder.iloc[int(ladder["flops"].argmax())], span)
     figure.update_layout(layout(height=520))
     figure.update_layout(margin={"r": 110})
     figure.update_xaxes(flops_axis(frame.loc[frame["metric"].ge(low), "flops_ratio"]))
@@ -295,8 +295,9 @@ def _front_layout(figure: go.Figure, frame: pd.DataFrame, metric_name: str) -> N
     figure.update_yaxes(range=span)
 
 
-def _name_ladder(figure: go.Figure, rung: pd.Series) -> None:
-    """The ladder's name with a thin leader, down where costly networks are seldom so bad."""
+def _name_ladder(figure: go.Figure, rung: pd.Series, span: tuple[float, float]) -> None:
+    """The ladder's name with a thin leader, down where costly networks are seldom so bad; up from the axis."""
+    down = (rung["metric"] - span[0]) / (span[1] - span[0]) > 0.28
     figure.add_annotation(
         x=np.log10(100 * rung["flops_ratio"]),
         y=rung["metric"],
@@ -304,9 +305,9 @@ def _name_ladder(figure: go.Figure, rung: pd.Series) -> None:
         font={"color": LADDER, "size": 13},
         bgcolor=PAPER,
         ax=46,
-        ay=74,
+        ay=74 if down else -74,
         xanchor="center",
-        yanchor="top",
+        yanchor="top" if down else "bottom",
         arrowhead=0,
         arrowwidth=1,
         arrowcolor=LADDER,

@@ -156,11 +156,14 @@ def fit_target(target: Target, path: Path, monitor: Monitor) -> Target:
     return replace(target, space=target.space.timed(model))
 
 
-def advise_target(target: Target, asked: Asked) -> Advice:
+def advise_target(target: Target, asked: Asked, monitor: Monitor) -> Advice:
     """Which multiples of channels this machine likes, from layers of the target's network."""
     device = resolve_device(asked.device)
     options = {"threads": asked.threads, "rounds": asked.rounds, "batch": asked.batches[0]}
-    return advise(target.network.to(device), target.image.to(device), device=device, **options)
+    with monitor.stage("timing layers for advice") as advance:
+        return advise(
+            target.network.to(device), target.image.to(device), device=device, progress=advance, **options
+        )
 
 
 def _predicted(space: ChannelSpace, genome: Genome, measured: Mapping[str, Any]) -> float | None:

@@ -203,7 +203,8 @@ def _run(
         controller = Bounded(controller, space, problem.bounds, config.search.seed)
     if advice.beliefs:
         monitor.say(in_words(advice))
-    monitor.say(f"campaign {campaign_id}: {config.budget.trials} trials, {config.search.controller}")
+    trials = config.budget.trials
+    monitor.say(f"campaign {campaign_id}: {trials} trial{'s' * (trials != 1)}, {config.search.controller}")
     schedule, most = _schedule(controller, problem)
     campaign = Campaign(
         id=campaign_id,

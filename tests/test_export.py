@@ -315,7 +315,9 @@ class Unexportable(nn.Module):
         return out if out.mean().item() > 0 else -out
 
 
-def test_what_cannot_be_exported_is_said(cnn: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_said(
+    cnn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     factory = "tests.test_export:Unexportable"
     about = pp.NetworkDescription(factory=factory, input_shape=(1, 8, 8))
     folder = pp.save(tmp_path / "folder", Unexportable(), about)
@@ -323,6 +325,8 @@ def test_what_cannot_be_exported_is_said(cnn: Path, tmp_path: Path) -> None:
         with pytest.raises(NetworkError, match=r"neither pt2 nor onnx can hold it: .*; --format safetensors"):
             pp.export(folder, name, tmp_path / "out", factory=factory)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]  # nothing half done
+    said = capfd.readouterr()
+    assert "forward" not in said.out + said.err, "torch.export shows its graph to nobody"
     pp.export(folder, "safetensors", tmp_path / "out", factory=factory)
     with pytest.raises(InputError, match=r"out' is there already, and not empty; choose another --out"):
         pp.export(folder, "safetensors", tmp_path / "out", factory=factory)

@@ -27,6 +27,7 @@ from search.display.finalised import distance_in_words
 from search.finals.finalise import finalise
 from search.finals.finalised import finalised
 from search.finals.points import Choice, choose
+from search.finals.testing import _estimates
 from search.launch import launch
 from search.monitor import Monitor
 from search.prepare import prepare
@@ -284,8 +285,12 @@ def test_networks_are_chosen_by_number_bound_or_spread(campaign: tuple[str, str]
         chosen(points=(99,))
     only_dense = [record for record in records if record.trial.genome == report.trials["genome"].iloc[0]]
     alone = replace(report, trials=report.trials.head(1))
-    with pytest.raises(InputError, match="dense only"):
+    with pytest.raises(InputError, match=r"dense only: .* --set budget.trials=40` goes on"):
         choose(alone, only_dense, Choice())
+    with pytest.raises(
+        InputError, match=rf"`paretoprune resume {campaign_id}` goes on"
+    ):  # its budget is left
+        choose(replace(alone, status="interrupted"), only_dense, Choice())
 
 
 @pytest.mark.parametrize(
@@ -405,6 +410,15 @@ def test_masks_are_finalised_too(tmp_path: Path) -> None:
         assert [found.name for found in test.distances] == list(test.table_rows)
         assert {found.unit for found in test.distances} == {"pixels"}
         assert all(found.cases + found.missed <= 10 for found in test.distances)
+
+
+def test_no_share_is_below_nothing() -> None:
+    none, cases = np.zeros((1, 20)), np.array([20])
+    (found,) = _estimates(none, None, cases, least=0.0)
+    assert found.low == 0
+    assert 0 < found.high < 0.2, "20 cases of which none is right do not say never"
+    (change,) = _estimates(none, None, cases, centred=True)
+    assert change.low == -change.high, "differences go both ways"
 
 
 def test_borders_are_measured_where_there_are_two() -> None:

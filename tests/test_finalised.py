@@ -1,9 +1,12 @@
 """Finalised networks in the store: what is kept comes back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from rich.console import Console
 
 from search.display.finalised import print_finalised
 from search.finals.finalised import finalised, keep_finalised, plain
@@ -71,6 +74,27 @@ def test_the_table_says_what_was_not_tested(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert "calibration error" in lines[1]
     assert lines[4].endswith("not opened"), "and no blanks after it"
+
+
+def test_at_80_columns_no_interval_is_torn(capsys: pytest.CaptureFixture[str]) -> None:
+    some = [network(0, 100.0, dense=True), *(network(n, 20.0) for n in (3, 7, 12, 115))]
+    two = [replace(result, name=name) for result in classes_of(some[0]) for name in ("malignant", "benign")]
+    some = [replace(n, test=replace(n.test, classes=tuple(two))) for n in some if n.test]
+    with patch("search.display.printing.Console", lambda **given: Console(**{**given, "width": 80})):
+        print_finalised("a", some)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert out.count("(0.850 to 0.950)") == 5 + 10, "networks; classes of each"
+    assert out.count("(-0.030 to +0.010)") == 4
+    print_finalised("a", some)
+    assert "0.900 (0.850 to 0.950)  -0.010 (-0.030 to +0.010)" in capsys.readouterr().out, (
+        "where there is room"
+    )
+
+
+def classes_of(network: FinalNetwork) -> tuple[ClassResult, ...]:
+    assert network.test is not None
+    return network.test.classes
 
 
 def test_a_network_is_plain_json() -> None:

@@ -236,9 +236,13 @@ def test_advice_leaves_the_search_free_where_nothing_pays() -> None:
 
 def test_layers_are_timed_for_advice() -> None:
     network = nn.Sequential(nn.Conv2d(1, 40, 3), nn.Conv2d(40, 40, 3), nn.Flatten(), nn.Linear(40 * 16, 40))
-    advice = advise(network, torch.zeros(1, 1, 8, 8), device=CPU, rounds=1)
+    told: list[tuple[int, int, str]] = []
+    advice = advise(
+        network, torch.zeros(1, 1, 8, 8), device=CPU, rounds=1, progress=lambda *step: told.append(step)
+    )
     assert advice.layers == ("convolution 3 x 3 of 40 channels at 6 x 6", "linear of 40 channels")
     assert advice.widths == 33
+    assert told == [(0, 2, advice.layers[0]), (1, 2, advice.layers[1]), (2, 2, "")]
     assert set(advice.relative) == {1, 2, 4, 8, 16, 32}
     with pytest.raises(NetworkError, match="any width will do"):
         advise(tiny.cnn(8), IMAGE, device=CPU, rounds=1)

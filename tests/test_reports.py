@@ -629,6 +629,20 @@ def test_of_very_many_networks_the_dominated_ones_are_drawn_thinly() -> None:
     assert len(figure.to_json()) < 400_000
 
 
+def test_the_ladder_s_name_stays_off_the_axis() -> None:
+    def leader(metrics: list[float]) -> float:
+        frame = (
+            samples.report()
+            .trials.head(2)
+            .assign(kind=["dense", "ladder"], metric=metrics, high=0.0, difference=0.0)
+        )
+        notes = front_figure(frame, "AUC").layout.annotations
+        return float(next(note.ay for note in notes if note.text == "uniform ladder"))
+
+    assert leader([0.9, 0.899]) > 0, "below the line, where there is room"
+    assert leader([0.9, 0.83]) < 0, "no room below"
+
+
 def test_pictures_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))

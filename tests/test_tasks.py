@@ -363,6 +363,23 @@ def test_an_embedding_is_judged_by_a_probe_fitted_on_training_images() -> None:
         task.check_outputs(torch.zeros(12), torch.zeros(12))
 
 
+def test_the_contrastive_loss_sees_past_what_all_embeddings_share() -> None:
+    task = task_of("embedding", np.arange(12) % 3)
+    targets = torch.arange(32) % 2
+    noise = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    found = noise + 2 * targets[:, None] * torch.eye(8)[0]
+    shared = 50 + 3 * torch.arange(8.0)  # far more than what tells classes apart: all cosines above 0.99
+    assert task.loss(found + shared, targets).item() == pytest.approx(
+        task.loss(found, targets).item(), abs=1e-4
+    )
+    assert task.loss(found + shared, targets) < task.loss(noise + shared, targets) - 0.03
+    for few in (found[:1], torch.ones(4, 8)):  # one image; all alike
+        few.requires_grad_()
+        task.loss(few, targets[: len(few)]).backward()
+        assert few.grad is not None
+        assert few.grad.isfinite().all()
+
+
 def test_the_contrastive_loss_draws_a_class_together() -> None:
     task = task_of("embedding", np.arange(12) % 3)
     targets = torch.tensor([0, 0, 1, 1])

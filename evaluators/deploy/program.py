@@ -1,9 +1,10 @@
 """The network as it is deployed: one tensor in, one tensor out."""
 
 import copy
+import io
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TypeAlias
 
 import numpy as np
@@ -104,7 +105,7 @@ def captured(program: Program, description: NetworkDescription) -> torch.export.
     batch = torch.export.Dim("batch", min=1, max=4096)
     image = torch.randn(2, *description.input_shape, generator=torch.Generator().manual_seed(0))
     try:
-        with quiet():
+        with quiet(), redirect_stderr(io.StringIO()):  # where it fails, it prints its whole graph
             return torch.export.export(copy.deepcopy(program), (image,), dynamic_shapes=({0: batch},))
     except Exception as error:
         raise NetworkError(

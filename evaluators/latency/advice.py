@@ -1,7 +1,7 @@
 """Which multiples of channels a target likes: a network's costliest layers, timed at many widths."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +75,12 @@ def advise(
     threads: int = 1,
     rounds: int = 7,
     batch: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Advice:
     """Time copies of the costliest convolutions and linear layers at the widths below their own.
 
     Layers of as many channels in as out; of two with the same shape one. A low quantile of the calls counts,
-    processor time on one CPU thread.
+    processor time on one CPU thread. `progress` is told of every layer.
 
     Raises:
         NetworkError: No layer is wide enough to tell.
@@ -90,11 +91,15 @@ def advise(
     now = time.thread_time if device.type == "cpu" and threads == 1 else time.perf_counter
     rates = []
     with pinned_threads(threads), torch.inference_mode():
-        for layer in layers:
+        for done, layer in enumerate(layers):
+            if progress:
+                progress(done, len(layers), layer.words)
             calls = {width: _call(layer, width, batch, device) for width in layer.widths}
             times = times_in_turn(calls, device=device, rounds=rounds, visit_s=0.01, now=now)
             rate = np.array([np.quantile(times[width], _LOW) / width**2 for width in layer.widths])
             rates.append(rate / rate.mean())
+    if progress:
+        progress(len(layers), len(layers), "")
     return advice_from([layer.widths for layer in layers], rates, [layer.words for layer in layers])
 
 

@@ -14,7 +14,8 @@ from evaluators.tasks.heads import main_output
 from evaluators.tasks.judged import run_in_batches
 from spaces.errors import NetworkError, RunError
 
-TEMPERATURE = 0.1
+TEMPERATURE = 0.5
+_FLAT = 1e-5  # variance below which a feature says nothing, as in a batch norm
 PROBE_STRENGTH = 1.0
 """Inverse strength of the probe's L2 penalty, on standardised embeddings (scikit-learn's C)."""
 
@@ -26,7 +27,7 @@ class Embedding(Classification):
     classes; from there on it is a classification. Trained by the supervised contrastive loss, or by
     imitating the dense network's embedding (`distill = 1`).
 
-    Source: Khosla et al. 2020 (supervised contrastive learning).
+    Source: Khosla et al. 2020 (supervised contrastive learning); Chen et al. 2020 (SimCLR, its heads).
     """
 
     def __init__(self, metric: Metric, chance: float, classes: tuple[str, ...]) -> None:
@@ -46,8 +47,14 @@ class Embedding(Classification):
             )
 
     def loss(self, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-        """Supervised contrastive loss, mean over the images that have another of their class in the batch."""
-        directions = F.normalize(_pooled(outputs), dim=1)
+        """Supervised contrastive loss, mean over the images that have another of their class in the batch.
+
+        Directions are those of the embeddings standardised over the batch, as by a batch norm at the end of a
+        projection head: what all embeddings share would else hide their differences, and the loss stay flat.
+        """
+        found = _pooled(outputs)
+        spread = (found.var(dim=0, correction=0) + _FLAT).sqrt()
+        directions = F.normalize((found - found.mean(dim=0)) / spread, dim=1)
         alike = targets.unsqueeze(0) == targets.unsqueeze(1)
         alike.fill_diagonal_(False)
         logits = directions @ directions.T / TEMPERATURE

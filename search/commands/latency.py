@@ -69,7 +69,7 @@ def latency(
         if fit is not None:
             target = fit_target(target, fit, monitor)
         rows, model = measure_target(target, asked, monitor), target.space.costs.latency
-        advice = advise_target(target, asked) if advise else None
+        advice = advise_target(target, asked, monitor) if advise else None
     if format == "json":
         fitted = {} if model is None else {"setting": dict(model.setting), "errors": dict(model.errors)}
         advised = {} if advice is None else advice.as_json()

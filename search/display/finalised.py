@@ -23,17 +23,18 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, cla
     columns: tuple[str, ...] = ("network", "FLOPs", "params", "val")
     if tested:
         columns += ("test", "to dense", "calibration error")
-    table = new_table(columns, left=1)
+    wide = new_table(columns, left=1)
+    narrow = new_table([column.replace("calibration ", "calibration\n") for column in columns], left=1)
     for network in networks:
-        test = network.test
-        table.add_row(
+        figures = (
             network.folder,
             f"{100 * network.ratios['flops']:.1f} %",
             f"{100 * network.ratios['params']:.1f} %",
             f"{network.val[name]:.3f}",
-            *(_on_test(test) if tested else ()),
         )
-    show(table)
+        wide.add_row(*figures, *(_on_test(network.test) if tested else ()))
+        narrow.add_row(*figures, *(_on_test(network.test, "\n") if tested else ()))
+    show(wide, narrow)
     if not tested:
         return
     if classes:
@@ -45,13 +46,13 @@ def print_finalised(campaign_id: str, networks: Sequence["FinalNetwork"], *, cla
     )
 
 
-def _on_test(test: "TestResult | None") -> tuple[str, str, str]:
-    """The figures of a network on the test split, as the table has them."""
+def _on_test(test: "TestResult | None", between: str = " ") -> tuple[str, str, str]:
+    """The figures of a network on the test split, as the table has them; `between`: before an interval."""
     if test is None:
         return "not opened", "", ""
     return (
-        _interval(test.metric),
-        _interval(test.difference, signed=True) if test.difference else "",
+        _interval(test.metric, between),
+        _interval(test.difference, between, signed=True) if test.difference else "",
         f"{test.reliability.error:.3f}" if test.reliability else "",
     )
 
@@ -63,14 +64,18 @@ def _print_classes(tested: Sequence["FinalNetwork"]) -> None:
         return
     print()
     measure = first.classes[0].measure
-    table = new_table([f"{measure} by class", "cases", *(network.folder for network in tested)], left=1)
+    title = f"{measure} by class"
+    wide = new_table([title, "cases", *(network.folder for network in tested)], left=1)
+    narrow = new_table([title, "cases", "network", "dense, others to it"], left=1)  # a line a network
+    narrow.columns[2].justify = "left"
     for i, of_dense in enumerate(first.classes):
-        cells = []
+        named, cells = (of_dense.name, str(of_dense.cases)), []
         for network in tested:
             result = network.test.classes[i] if network.test else of_dense
             cells.append(_interval(result.difference or result.value, signed=result.difference is not None))
-        table.add_row(of_dense.name, str(of_dense.cases), *cells)
-    show(table)
+            narrow.add_row(*(named if network is tested[0] else ("", "")), network.folder, cells[-1])
+        wide.add_row(*named, *cells)
+    show(wide, narrow)
 
 
 def _print_distances(tested: Sequence["FinalNetwork"]) -> None:
@@ -99,6 +104,6 @@ def distance_in_words(found: "Distance") -> str:
     return words
 
 
-def _interval(found: "Estimate", *, signed: bool = False) -> str:
+def _interval(found: "Estimate", between: str = " ", *, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{found.value:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
+    return f"{found.value:{sign}.3f}{between}({found.low:{sign}.3f} to {found.high:{sign}.3f})"

@@ -40,13 +40,18 @@ def words_table(lines: Mapping[str, str]) -> Table:
     return table
 
 
-def show(table: Table | Tree) -> None:
-    """Print it, as wide as the terminal is, without blanks at the ends of lines."""
+def show(table: Table | Tree, narrow: Table | None = None) -> None:
+    """Print it, as wide as the terminal is, without blanks at the ends of lines.
+
+    `narrow` is printed instead where the table would be folded.
+    """
     # A pipe has no width: give it room instead of folding at 80.
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     unbounded = console.options.update(max_width=10_000)
     if isinstance(table, Table) and Measurement.get(console, unbounded, table).maximum > console.width:
         table.padding = (0, 1, 0, 0)  # closer together, before anything is folded
+        if narrow and Measurement.get(console, unbounded, table).maximum > console.width:
+            table, table.padding = narrow, table.padding
     with console.capture() as drawn:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))

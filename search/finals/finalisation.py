@@ -107,8 +107,9 @@ class Finalisation:
             for name, point in self._points.items()
             for i, given in enumerate(tried)
         ]
+        each = f"{settings.epochs:g} epoch{'s' * (settings.epochs != 1)}"
         self.monitor.say(
-            f"finalising {', '.join(self._points)}: {settings.epochs:g} epochs each"
+            f"finalising {', '.join(self._points)}: {each} each"
             + (f", {len(tried)} runs each at most" if search else "")
         )
         with self.monitor.stage("finalising") as self._advance:

@@ -70,7 +70,7 @@ def finalise(
         if row.status != "complete":
             monitor.say(f"campaign {row.id} is {row.status}: what is on its front now may not stay there")
         with monitor.stopping(
-            f"stopped; what was tuned is kept: the same `paretoprune finalise {row.id}` goes on"
+            f"stopped; what was tuned is kept: the same command, options included, goes on with {row.id}"
         ):
             problem = _problem(config, row, store.artifacts, monitor)
             job = Finalisation(store, row, config, problem, folder, monitor)

@@ -76,9 +76,10 @@ def choose(report: "CampaignReport", records: Sequence[Record], choice: Choice) 
     else:
         pruned = [row for row in rows if row["kind"] != "dense"]
         if not pruned:
+            more = " --set budget.trials=40" if report.status == "complete" else ""
             raise InputError(
                 f"campaign {report.id} has measured dense only: there is no pruned network to finalise; "
-                f"`paretoprune resume {report.id} --set budget.trials=40` goes on searching"
+                f"`paretoprune resume {report.id}{more}` goes on searching"
             )
         points = [_point(row) for row in _fitting(pruned, choice, report)]
     unique = {point.genome: point for point in points if point.genome != tuple(dense["genome"])}

@@ -132,7 +132,7 @@ def _results(
         flat = rows.transpose(0, 2, 1).reshape(n * len(names), -1)
         paired = (rows - rows[at_dense]).transpose(0, 2, 1).reshape(n * len(names), -1)
         counts = np.tile(cases, n)
-        values = _estimates(flat, groups, counts)
+        values = _estimates(flat, groups, counts, least=0.0)  # shares, all of them
         changes = _estimates(paired, groups, counts, centred=True)
         for i in range(n):
             for c in np.argsort(cases, kind="stable"):
@@ -170,9 +170,14 @@ def _as_before(network: FinalNetwork) -> Extras:
 
 
 def _estimates(
-    shares: np.ndarray, groups: np.ndarray | None, cases: np.ndarray, *, centred: bool = False
+    shares: np.ndarray,
+    groups: np.ndarray | None,
+    cases: np.ndarray,
+    *,
+    centred: bool = False,
+    least: float = -np.inf,
 ) -> list[Estimate]:
-    """Rows with their intervals, cut at 1 and, where nothing spreads, as wide as so many cases allow.
+    """Rows with their intervals, cut at 1 and at `least` and, where nothing spreads, as wide as so many cases allow.
 
     All right or all wrong on m cases says that the share of the others is below a^(1/m) from the end (Clopper
     and Pearson 1934), here with Bonferroni's a.
@@ -183,7 +188,7 @@ def _estimates(
     flat = np.isnan(low) & np.isfinite(means)
     low = np.where(flat, means - slack, low)
     high = np.where(flat, means + slack, high)
-    top, bottom = 1.0, -1.0 if centred else -np.inf
+    top, bottom = 1.0, -1.0 if centred else least
     return [
         Estimate(float(m), float(max(a, bottom)), float(min(b, top)))
         for m, a, b in zip(means, low, high, strict=True)
