@@ -296,7 +296,7 @@ def _front_layout(figure: go.Figure, frame: pd.DataFrame, metric_name: str) -> N
 
 
 def _name_ladder(figure: go.Figure, rung: pd.Series, span: tuple[float, float]) -> None:
-    """The ladder's name with a thin leader, down where costly networks are seldom so bad; up from the axis."""
+    """The ladder's name with a thin leader, down where networks are seldom so bad; up from near the axis."""
     down = (rung["metric"] - span[0]) / (span[1] - span[0]) > 0.28
     figure.add_annotation(
         x=np.log10(100 * rung["flops_ratio"]),

@@ -640,7 +640,7 @@ def test_the_ladder_s_name_stays_off_the_axis() -> None:
         return float(next(note.ay for note in notes if note.text == "uniform ladder"))
 
     assert leader([0.9, 0.899]) > 0, "below the line, where there is room"
-    assert leader([0.9, 0.83]) < 0, "no room below"
+    assert leader([0.9, 0.883]) < 0, "no room below"
 
 
 def test_pictures_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

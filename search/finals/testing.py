@@ -177,7 +177,7 @@ def _estimates(
     centred: bool = False,
     least: float = -np.inf,
 ) -> list[Estimate]:
-    """Rows with their intervals, cut at 1 and at `least` and, where nothing spreads, as wide as so many cases allow.
+    """Rows with their intervals, cut at 1 and `least`; where nothing spreads, as wide as so many cases allow.
 
     All right or all wrong on m cases says that the share of the others is below a^(1/m) from the end (Clopper
     and Pearson 1934), here with Bonferroni's a.
