@@ -30,7 +30,7 @@ _EXPLAINED = {  # what a driver says -> what it means and the way out
     "is full": "the disk is full; what was stored before is safe: make room, then go on with `resume`",
     "No space left": "the disk is full; what was stored before is safe: make room, then go on with `resume`",
     "disk I/O error": "the disk cannot be written or read; check its space and state",
-    "not a database": "the file is no SQLite database; choose another file with --store",
+    "not a database": "the file is no SQLite database; name another",
     "malformed": "the database is damaged; restore it from a copy",
     "terminating connection": "the server has ended the connection; go on with `resume` when it is back",
     "server closed the connection": "the server is gone; go on with `resume` when it is back",
@@ -155,7 +155,7 @@ def _check_file(place: URL, create: bool) -> None:
     if file.is_dir():
         raise StoreError(f"store {shown(place)}: {str(file)!r} is a folder; name a file in it")
     if not file.exists() and not create:
-        raise StoreError(f"there is no store {shown(place)}; `run` makes one, --store names another")
+        raise StoreError(f"there is no store {shown(place)}; `run` makes one; or name one that exists")
 
 
 def _check_can_be_made(file: Path, place: URL) -> None:
