@@ -13,6 +13,7 @@ from torch import nn
 from evaluators.augment import BatchStream
 from evaluators.data.normalisation import Normalisation as Normalisation
 from evaluators.data.tensors import Tensors
+from evaluators.norms import averaged_statistics
 from evaluators.precision import Precision
 from evaluators.protocols import Task
 from evaluators.settings import ProxySettings, RecipeSettings
@@ -75,6 +76,9 @@ def tune(
 class Tuning(Stepwise):
     """The training that `tune` does, step by step.
 
+    The norm statistics of a tuned candidate are those of its last epoch: the running average of a few steps
+    would still be half dense's, and what is measured would be how far those are off (`benchmarks/joint.py`).
+
     Args:
         network: Trained in place; on the device of the data.
         data: What it sees.
@@ -97,6 +101,8 @@ class Tuning(Stepwise):
         self.network = network
         self.steps = n_steps(settings, len(data))
         self.step = 0
+        last_epoch = math.ceil(len(data) / settings.batch_size) if isinstance(settings, ProxySettings) else 0
+        self._settles_at = max(self.steps - last_epoch, 0)
         self._task, self._settings, self._teacher = task, settings, teacher
         self._device = data.images.device
         self._precision = Precision(settings, self._device, data.images.ndim)
@@ -111,7 +117,12 @@ class Tuning(Stepwise):
 
     def run(self, until: int | None = None, progress: Progress | None = None) -> None:
         """See `Stepwise`."""
-        super().run(until, progress)
+        until = self.steps if until is None else min(until, self.steps)
+        if self.step < self._settles_at:
+            super().run(min(until, self._settles_at), progress)
+        if until > self._settles_at:
+            with averaged_statistics(self.network, afresh=self.step == self._settles_at):
+                super().run(until, progress)
         _refuse_infinite(self.network, self._settings)
 
     def load(self, state: dict[str, Any]) -> None:

@@ -1,12 +1,10 @@
 """Norm statistics re-estimated: what a slice of a trained network needs first."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
 from evaluators.data.tensors import PackedImages
+from evaluators.norms import averaged_statistics
 
 IMAGES = 256
 """Training images that are looked at."""
@@ -38,25 +36,3 @@ def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
             if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
                 network(images[batch])
     network.eval()
-
-
-@contextmanager
-def averaged_statistics(network: nn.Module) -> Iterator[list[nn.Module]]:
-    """Norm layers forget their running statistics and take the plain average of what they see inside.
-
-    Gives those layers; outside they go on with the momentum they had.
-    """
-    norms = [module for module in network.modules() if _keeps_statistics(module)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]
-    try:
-        yield norms
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return getattr(module, "running_mean", None) is not None and hasattr(module, "reset_running_stats")

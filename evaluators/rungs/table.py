@@ -7,9 +7,6 @@
 | `finetune` | dense, or shared (`proxy.start`) | trained for `proxy.epochs` on the subset |
 | `full` | as `finetune` | trained for `proxy.full_epochs` on all training images |
 
-The norm statistics of a trained slice are those of its last epoch: the running average of a few steps would
-still be half dense's, and what was measured would be how far those are off (`benchmarks/joint.py`).
-
 Agreement is with the dense network as it was given; at `shared` with the full width of the same weights, as
 the rung leaves it: their training goes on where dense's ended, often to something better, and being unlike
 dense is no fault then (`benchmarks/joint.py`).
@@ -25,11 +22,9 @@ from typing import TypeAlias
 
 from torch import nn
 
-from evaluators.data.tensors import Tensors
 from evaluators.rungs.bench import Bench
-from evaluators.rungs.recalibration import averaged_statistics, recalibrate
-from evaluators.settings import ProxySettings
-from evaluators.training import Tuning
+from evaluators.rungs.recalibration import recalibrate
+from evaluators.training import tune
 from spaces.errors import ConfigError, did_you_mean
 
 Adaptation: TypeAlias = Callable[[nn.Module, Bench, int], None]
@@ -56,22 +51,12 @@ class Rung:
 
 
 def _tune(network: nn.Module, bench: Bench, seed: int) -> None:
-    _train(network, bench.subset, bench, bench.settings, seed)
+    tune(network, bench.subset, bench.task, bench.settings, seed=seed, teacher=bench.teacher)
 
 
 def _tune_fully(network: nn.Module, bench: Bench, seed: int) -> None:
     settings = bench.settings.model_copy(update={"epochs": bench.settings.full_epochs})
-    _train(network, bench.train, bench, settings, seed)
-
-
-def _train(network: nn.Module, data: Tensors, bench: Bench, settings: ProxySettings, seed: int) -> None:
-    if not bench.task.trains or not settings.epochs:
-        return
-    tuning = Tuning(network, data, bench.task, settings, seed=seed, teacher=bench.teacher)
-    last_epoch = -(-len(data) // settings.batch_size)
-    tuning.run(until=max(tuning.steps - last_epoch, 0))
-    with averaged_statistics(network):
-        tuning.run()
+    tune(network, bench.train, bench.task, settings, seed=seed, teacher=bench.teacher)
 
 
 def _recalibrate(network: nn.Module, bench: Bench, seed: int) -> None:
