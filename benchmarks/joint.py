@@ -100,6 +100,11 @@ class _Restarted(NetworkEvaluator):
         return pruned
 
 
+def _running_average() -> AbstractContextManager[Any]:
+    """Inside, tuning keeps running averages of norm statistics."""
+    return patch("evaluators.training.averaged_statistics", lambda *_, **__: nullcontext())
+
+
 class Bench:
     """One data set: its networks, and what each rung finds of them, evaluated once and kept."""
 
@@ -188,10 +193,6 @@ class Judge:
     def taus(self, ranked: np.ndarray) -> np.ndarray:
         """Tau-b with all networks, then of each draw: (1 + draws,)."""
         return tau_b(ranked, self.full, self.pairs, np.vstack([np.ones(len(ranked)), self.draws]))
-
-
-def _running_average() -> AbstractContextManager[Any]:
-    return patch("evaluators.training.averaged_statistics", lambda *_, **__: nullcontext())
 
 
 def compared(bench: Bench) -> dict[str, Any]:

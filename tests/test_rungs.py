@@ -11,6 +11,7 @@ from torch import nn
 
 from evaluators.data.tensors import as_packed
 from evaluators.identity import fingerprint_of_arrays
+from evaluators.norms import averaged_statistics
 from evaluators.pools.serial import SerialPool
 from evaluators.rungs.joint import JointTraining, random_widths, shared_weights
 from evaluators.rungs.recalibration import recalibrate
@@ -72,6 +73,19 @@ def test_tuning_may_start_from_the_jointly_trained_weights(workload: Workload) -
     assert outcomes_of(start, trial)[0].values != outcomes_of(workload, trial)[0].values
     failed = outcomes_of(replace(start, shared=None), trial)[0]
     assert "no jointly trained weights" in str(failed.error)
+
+
+def test_instance_norms_keep_the_statistics_they_have() -> None:
+    """Without a momentum they learn nothing: what they knew must not be forgotten for it."""
+    network = nn.Sequential(nn.InstanceNorm2d(2, track_running_stats=True))
+    images = 3 + 2 * torch.randn(64, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    network(images)
+    before = network[0].running_mean.clone()
+    recalibrate(network, images, seed=1)
+    with averaged_statistics(network):
+        network.train()(images)
+    assert before.min() > 0.2
+    assert (network[0].running_mean > before).all(), "a running average, still"
 
 
 def test_a_mistyped_rung_is_named() -> None:

@@ -1,7 +1,7 @@
 """Which multiples of channels a target likes: a network's costliest layers, timed at many widths."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evaluators.latency.observing import run_watched
 from evaluators.latency.timing import times_in_turn
 from evaluators.pools.threads import pinned_threads
+from evaluators.stepwise import Progress
 from spaces.errors import NetworkError
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
@@ -75,7 +76,7 @@ def advise(
     threads: int = 1,
     rounds: int = 7,
     batch: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Advice:
     """Time copies of the costliest convolutions and linear layers at the widths below their own.
 

@@ -14,11 +14,11 @@ BATCH_VALUES = 2**20
 
 
 def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
-    """Give every norm layer that keeps running statistics those of these images, in place.
+    """Give every batch norm that keeps running statistics those of these images, in place.
 
     The images run through the network without gradients: the layers that keep statistics normalise by batch
     and average what they see; everything else behaves as in eval mode. A network without such layers
-    (InstanceNorm, LayerNorm) is left as it is. The same seed chooses the same images for every network.
+    (instance or layer norms) is left as it is. The same seed chooses the same images for every network.
 
     Args:
         network: On the device of the images; ends in eval mode.
@@ -32,7 +32,8 @@ def recalibrate(network: nn.Module, images: PackedImages, seed: int) -> None:
         for norm in norms:
             norm.train()
         # Of about one size: every batch counts the same, so a small last one would count too much.
-        for batch in order.to(images.device).tensor_split(-(-len(order) // size)) if norms else ():
+        batches = order.to(images.device).tensor_split(-(-len(order) // size))
+        for batch in batches if norms else ():
             if len(batch) > 1 or len(order) == 1:  # a last image alone has no spread
                 network(images[batch])
     network.eval()

@@ -37,7 +37,7 @@ class StructuredController(SequentialController):
 
     Of amounts, as of disagreement, every network that is asked is foreseen, and the intervals of `predict`
     widen by what these forecasts missed, see `Calibration`. What is asked does not change by it: searches
-    that doubt more find less (docs/controllers.md).
+    that doubt more find no more (docs/controllers.md).
 
     Args:
         space: Where genomes come from.
