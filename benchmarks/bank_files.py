@@ -37,11 +37,11 @@ _COLUMNS = (
     "disagreement",
     "disagreement_se",
 )
-_TEST = ("test", "test_loss", "test_disagreement")
+_TEST = ("test", "test_loss", "test_disagreement", "scout")
 
 
 def header() -> list[str]:
-    """Names of the columns; `se` are of the paired differences to dense."""
+    """Names of the columns; `se` are of the paired differences to dense, `scout` is what scouts see."""
     return [*_COLUMNS, *_TEST]
 
 
@@ -60,6 +60,18 @@ def row_of(record: Record, test: dict[str, float], space: ChannelSpace, metric: 
         "",
         *(f"{test[name]:.5f}" for name in _TEST),
     ]
+
+
+def scout_rows(records: Sequence[Record], space: ChannelSpace) -> list[list[str]]:
+    """The file of a bank's scouts: genome, octaves, disagreement and its standard error."""
+    rows = [["number", "genome", "octaves", "disagreement", "disagreement_se"]]
+    for record in records:
+        cases = np.asarray(record.outcome.per_case["disagreement"], dtype=float)
+        level = octaves(space, np.array([record.trial.genome]))[0]
+        error = cases.std(ddof=1) / np.sqrt(len(cases))
+        genome = " ".join(map(str, record.trial.genome))
+        rows.append([str(record.trial.number), genome, f"{level:.4f}", f"{cases.mean():.5f}", f"{error:.5f}"])
+    return rows
 
 
 def pair_up(rows: list[list[str]], records: Sequence[Record]) -> dict[str, float]:
@@ -111,6 +123,16 @@ class BankFile:
     def column(self, name: str) -> np.ndarray:
         """One column as numbers: (n,)."""
         return np.array([float(row[name]) for row in self.rows])
+
+    @cached_property
+    def scouts(self) -> np.ndarray:
+        """What scouts saw: genomes, disagreement and its standard error: (n, n_groups + 2)."""
+        lines = csv.DictReader((FOLDER / f"{self.pair}-scouts.csv").read_text().splitlines())
+        figures = ("disagreement", "disagreement_se")
+        rows = [
+            [*map(int, line["genome"].split()), *(float(line[name]) for name in figures)] for line in lines
+        ]
+        return np.array(rows)
 
     def past(self, value: str = AGREEMENT) -> PastCampaign:
         """The bank as a past campaign, as the controllers take it: damage of the agreement, or of the metric.

@@ -6,13 +6,14 @@
     python -m benchmarks.banks --prior search/prior/builtin.safetensors
 
 For every pair of data set and network (benchmarks/pairs.py): dense three times, the ladder, every group alone
-at a half, a quarter and an eighth, random networks with widely different shares by group, networks that
-NSGA-II breeds by FLOPs and disagreement with dense (where searches end up), and repeats of the front. All are
-tuned little or not at all, so that something is lost by pruning, and measured on val and on test in one pass:
-metric, loss and disagreement, on test too. A bank is a campaign in the store (without test: that is what a
-prior may learn from), and here, committed, `banks/PAIR.csv` with all figures and `banks/PAIR.json` with what
-the store holds about the campaign. Stopping and starting again goes on where it stopped; a run ends itself
-after `--minutes`.
+at a half, a quarter and an eighth, random networks with widely different shares by group, the front of what
+scouts saw (`search/scouting.py`), networks that NSGA-II breeds by FLOPs and disagreement with dense (where
+searches end up), and repeats of the front. All are tuned little or not at all, so that something is lost by
+pruning, and measured on val and on test in one pass: metric, loss and disagreement, on test too; and each is
+looked at as a scout is. A bank is a campaign in the store (without test: that is what a prior may learn
+from), and here, committed, `banks/PAIR.csv` with all figures, `banks/PAIR-scouts.csv` with what the scouts
+saw, and `banks/PAIR.json` with what the store holds about the campaign. Stopping and starting again goes on
+where it stopped; a run ends itself after `--minutes`.
 
 `--flatness` says what is at stake in each bank: how far the test figures of networks of about equal FLOPs
 (half an octave) are spread, beside repeats of one network. `--gains` says what lessons from banks on other
@@ -26,6 +27,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +47,7 @@ from benchmarks.bank_files import (
     header,
     pair_up,
     row_of,
+    scout_rows,
     summary,
 )
 from benchmarks.pairs import DATA, FAMILY, PAIRS, config_of
@@ -53,13 +56,16 @@ from evaluators.evaluation import NetworkEvaluator
 from evaluators.identity import seed_of
 from evaluators.metrics import find_metric
 from evaluators.rungs.table import find_rung
+from search import scouting
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
+from search.controllers.structured.scouts import Scouts
 from search.describe import describe_problem, versions
 from search.genes import Genes
 from search.monitor import Monitor, TerminalMonitor
 from search.prepare import prepare
 from search.prior.file import save_prior
+from search.prior.proposals import first_networks, scouted
 from search.problem import Problem
 from search.start import common_below, common_first
 from search.store.archive import Store
@@ -76,7 +82,8 @@ RESULTS = Path(__file__).with_suffix(".json")
 STORE = f"sqlite:///{Path(tempfile.gettempdir()) / 'banks' / 'banks.db'}"
 MOST_TEST = 200
 ALONE = (0.5, 0.25, 0.125)
-RANDOM, REPEATS = 60, 24
+SENT = 128
+RANDOM, SCOUTED, REPEATS = 60, 24, 24
 WRITTEN_EVERY = 10
 SPREAD = 1.5
 """Largest standard deviation of the groups' shares in one network, in natural logarithms."""
@@ -124,15 +131,21 @@ class Bench:
             "test": float(self._metric.value(score[n:], self._test.targets)),
             "test_loss": float(loss[n:].mean()),
             "test_disagreement": float(unseen.mean()),
+            "scout": self.scout(trial).value("disagreement"),
         }
         outcome = Outcome(trial.number, "complete", values, cases)
         return Record(trial, outcome, self.problem.space.cost(trial.genome).row(0)), test
+
+    def scout(self, trial: Trial) -> Record:
+        """What a scout sees of the trial's genome."""
+        trial = Trial(trial.number, trial.genome, scouting.RUNG)
+        return Record(trial, self.evaluator.evaluate(trial), self.problem.space.cost(trial.genome).row(0))
 
 
 class Design:
     """The trials of a bank, in their order; the later ones depend on what the earlier found."""
 
-    def __init__(self, space: ChannelSpace, rung: str, n: int) -> None:
+    def __init__(self, space: ChannelSpace, rung: str, n: int, scouts: Scouts) -> None:
         self._n, self._rung, self._records = n, rung, list[Record]()
         genes, sampler, rng = Genes(space), StratifiedSampler(space, SPREAD), np.random.default_rng(0)
         kept = np.repeat(np.array([space.dense], dtype=float), len(genes.free) * len(ALONE), axis=0)
@@ -143,6 +156,7 @@ class Design:
         fixed = dict.fromkeys([*common_first(space)[1:], *common_below(space), *alone])
         while len(fixed) < min(len(alone) + RANDOM, n):
             fixed.setdefault(sampler.draw(rng))
+        fixed |= dict.fromkeys(scouted(space, scouts, SCOUTED, list(fixed)))
         fixed.pop(space.dense, None)
         self._fixed = [*[(space.dense, k) for k in range(DENSE_TIMES)], *[(genome, 0) for genome in fixed]]
         self._breeder = make_controller("nsga2", space, (FLOPS, DISAGREEMENT), 0, ())
@@ -193,7 +207,11 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
             described.write_text(json.dumps(compact(about, problem)) + "\n")
         stored = {record.trial.number: record for record in store.records(campaign_id)}
         rows = [row for row in rows if row[0] == "number" or int(row[0]) in stored]
-        done, design = {int(row[0]) for row in rows[1:]}, Design(space, bench.rung, n)
+        sent = scouting_records(bench, store, campaign_id)
+        write(FOLDER / f"{pair}-scouts.csv", scout_rows(sent, space))
+        scouts = scouting.scouts_of(space, sent)
+        assert scouts is not None
+        done, design = {int(row[0]) for row in rows[1:]}, Design(space, bench.rung, n, scouts)
         for number in range(n):
             trial = design.ask(number)
             if number not in done:
@@ -211,6 +229,23 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
     described.write_text(json.dumps(json.loads(described.read_text()) | correlations) + "\n")
     write(table, rows)
     return full
+
+
+def scouting_records(bench: Bench, store: Store, campaign_id: str) -> list[Record]:
+    """What scouts see, from the store as far as it is there."""
+    space, groups = bench.problem.space, store.campaign(campaign_id).description["groups"]
+    known = {record.trial.number: record for record in store.records(campaign_id, stage=scouting.STAGE)}
+
+    def evaluate(trials: Sequence[Trial]) -> list[Record]:
+        for trial in trials:
+            if trial.number not in known:
+                known[trial.number] = bench.scout(trial)
+                store.append(campaign_id, known[trial.number], stage=scouting.STAGE)
+        return [known[trial.number] for trial in trials]
+
+    first = common_first(space)
+    first += first_networks(space, scouting.own_beliefs(groups), first)
+    return scouting.send(space, first, SENT, 0, evaluate)
 
 
 def write(table: Path, rows: list[list[str]]) -> None:

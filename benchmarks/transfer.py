@@ -7,7 +7,9 @@
 Each bank (benchmarks/banks.py) is a task that answers any genome at once (benchmarks/transfer_tasks.py): a
 regression with the roughness that cross-validation finds. Searches are told FLOPs and disagreement with dense
 on training images, the default ranking value; what they chose by it is judged on test images, which take part
-in no search. All start from dense and the ladder, on a lag of 8; budgets count after these.
+in no search. All start from dense and the ladder, on a lag of 8; budgets count after these. Scouts
+(`search/scouting.py`) are sent before, and count: a search with them begins as many trials later as they
+cost.
 
 Beside the arms of PLAIN, which know no other task, and the priors, true and corrupted: ablations of the
 prior on other data; `own slopes`, a prior that knows what the task's whole bank knows of its groups' mean
@@ -21,6 +23,7 @@ transfer_report.py says what the figures mean), and the table and picture of doc
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -37,17 +40,18 @@ from benchmarks.bank_files import recorded
 from benchmarks.pairs import DATA
 from benchmarks.rivals import KnowingController, RgpeController, ScanController
 from benchmarks.transfer_tasks import SEGMENTATION, Task, live, prior_of, read, sources, stripped
+from search import scouting
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.structured.belief import FLAT, PIECES, Belief, flat
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.terms import Features, Terms
-from search.prior.advice import first_networks
+from search.prior.advice import Advice
 from search.prior.features import group_features
 from search.prior.lessons import lesson_of
 from search.prior.model import SCAN, Expectation, LayerPrior
-from search.prior.proposals import portfolio, proposals
-from spaces.messages import Genome, Outcome, Record, Trial
+from search.prior.proposals import first_networks, portfolio, proposals
+from spaces.messages import Genome, Trial
 from spaces.objectives import DISAGREEMENT, FLOPS
 
 KEPT = Path(tempfile.gettempdir()) / "transfer"
@@ -59,13 +63,23 @@ PLAIN = (
     *("gradient scan, DP", "measured scan, DP", "structured + scan", "structured + portfolio", "RGPE"),
 )
 PRIORS = ("prior LODO", "prior LOAO", "prior LODO LOAO")
+SCOUTED = {
+    "structured + scouts": "structured",
+    "scouts alone": "structured",
+    "optuna:tpe + scouts": "optuna:tpe",
+    "nsga2 + scouts": "nsga2",
+    "prior LODO + scouts": "structured",
+    "prior LOAO + scouts": "structured",
+    "prior inverted + scouts": "structured",
+}
+"""Arms that send scouts, and which controller is told what they saw."""
 WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
 PRIMED = ("optuna:tpe + prior", "nsga2 + prior")
 ABLATIONS = (
     *("without interactions", "without importance curves", "without safeguards"),
     *("1 source", "2 sources", "4 sources", "own slopes", KNOWING),
 )
-ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS)
+ARMS = (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS, *SCOUTED)
 _RULES = {"prior LOAO": "family", "prior LODO LOAO": "LOAO", "prior of the wrong task": "wrong"}
 _Z = 1.645
 
@@ -86,19 +100,21 @@ def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, An
         Held-out volumes after each trial from the last of the first ones on, and of `structured` how often
         what was measured lay in the 90 % interval it gave when asking.
     """
-    controller = _controller(task, arm, seed, cache)
+    advised = _advised(task, arm, seed, cache)
+    if advised is None:
+        return None
+    advice, spent = advised
+    controller = _controller(task, arm, seed, cache, advice)
     if controller is None:
         return None
+    n -= spent
     genomes: list[Genome] = []
     amounts: list[float] = []
     held: list[bool] = []
     began = time.process_time()
     for number in range(n + len(task.first)):
         if (due := number - LAG - 1) >= 0:
-            genome = genomes[due]
-            cases = task.cases(genome, amounts[due])
-            outcome = Outcome(due, "complete", {"disagreement": amounts[due]}, {"disagreement": cases})
-            controller.tell(Record(Trial(due, genome), outcome, task.space.cost(genome).row(0)))
+            controller.tell(task.record(Trial(due, genomes[due])))
         asked = controller.ask(1)
         if not asked:
             break
@@ -110,6 +126,7 @@ def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, An
             if foreseen is not None:
                 held.append(_holds(amounts, foreseen))
     curves = task.volumes(genomes)[len(task.first) - 1 :]
+    curves = np.pad(curves, ((spent, 0), (0, 0)), mode="edge")
     found = {"agreement": curves[:, 0].round(4).tolist(), "metric": curves[:, 1].round(4).tolist()}
     coverage = {"coverage": round(float(np.mean(held)), 3)} if held else {}
     return {**found, **coverage, "cpu_s": round(time.process_time() - began, 1)}
@@ -124,13 +141,44 @@ def _holds(amounts: list[float], foreseen: tuple[np.ndarray, np.ndarray]) -> boo
     return bool(abs(damage - mean[0]) <= _Z * np.hypot(sd[0], 0.02))
 
 
-def _controller(task: Task, arm: str, seed: int, cache: Path) -> Controller | None:
+def _advised(task: Task, arm: str, seed: int, cache: Path) -> tuple[Advice, int] | None:
+    """What an arm's scouts saw, if it sends any, and how many trials they cost; None: nothing to look at."""
+    if arm not in SCOUTED:
+        return Advice(), 0
+    if task.look is None:
+        return None
+    look, space, groups = task.look, task.space, task.about["groups"]
+    beliefs = scouting.own_beliefs(groups) if arm != "scouts alone" else (flat(len(groups)),)
+    if arm.startswith("prior"):
+        beliefs = _prior(task, arm.removesuffix(" + scouts"), seed, cache).expect(groups).experts
+    if "inverted" in arm:
+        beliefs = (inverted(beliefs[0]), *beliefs[1:])
+    first = [*task.first, *first_networks(space, beliefs, task.first)]
+    seen = scouting.send(space, first, task.scouts[0], seed, lambda trials: [look(trial) for trial in trials])
+    advice = scouting.with_scouts(Advice(beliefs), space, groups, seen)
+    proposed = first_networks(space, advice.beliefs, task.first, advice.scouts)
+    return replace(advice, proposals=tuple(proposed)), math.ceil(len(seen) * task.scouts[1])
+
+
+def _controller(task: Task, arm: str, seed: int, cache: Path, advice: Advice) -> Controller | None:
     objectives = (FLOPS, DISAGREEMENT)
     if arm == "measured scan, DP":
         return ScanController(task.space, objectives, seed, task.first)
     if arm == KNOWING:
         return KnowingController(
             task.space, objectives, seed, task.first, lambda rows: task.answer(rows)[:, 0]
+        )
+    if arm in SCOUTED:
+        return make_controller(
+            SCOUTED[arm],
+            task.space,
+            objectives,
+            seed,
+            task.first,
+            proposals=advice.proposals,
+            yardstick=Yardstick(),
+            beliefs=advice.beliefs,
+            scouts=advice.scouts,
         )
     if arm == "RGPE":
         past = _same_genes(task)
@@ -180,11 +228,16 @@ def _advice(
         order = np.random.default_rng([seed, 3]).permutation(len(meta.slopes))
         meta = replace(meta, slopes=meta.slopes[order], doubt=meta.doubt[order])
     if arm == "prior inverted":
-        meta = replace(meta, slopes=(1 / meta.slopes) / (1 / meta.slopes).mean())
+        meta = inverted(meta)
     asked = first_networks(space, (meta, *others), first)
     if arm == "without safeguards":
         return (replace(meta, name=FLAT),), asked
     return (meta, *others), asked
+
+
+def inverted(belief: Belief) -> Belief:
+    """What is steep taken for flat, and the other way round."""
+    return replace(belief, slopes=(1 / belief.slopes) / (1 / belief.slopes).mean())
 
 
 def _prior(task: Task, arm: str, seed: int, cache: Path) -> LayerPrior:

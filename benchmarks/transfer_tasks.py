@@ -14,14 +14,16 @@ import numpy as np
 from benchmarks.bank_files import BankFile, read_bank
 from benchmarks.generalisation import deployed
 from benchmarks.pairs import DATA, FAMILY, config_of
+from evaluators.rungs.prices import prices, scout_price
 from search.genes import octaves
 from search.prior.corpus import PastCampaign
 from search.prior.evaluation import fit_prior
 from search.prior.features import GROUP_CURVES
 from search.prior.file import load_prior, save_prior
 from search.prior.model import LayerPrior
+from search.scouting import n_scouts
 from spaces.fronts import MARGIN, OCTAVES, hypervolume, non_dominated
-from spaces.messages import Genome, Trial
+from spaces.messages import Genome, Outcome, Record, Trial
 from spaces.space import ChannelSpace
 
 ANSWERS = ("disagreement", "test_disagreement", "test")
@@ -56,6 +58,9 @@ class Task:
             (n, 3).
         fit: Share of the variance that the regression foresees in cross-validation, of each answer.
         luck: Standard error of a disagreement over images, relative to it, and how alike networks err.
+        scouts: How many scouts a campaign sends, and what each costs, in evaluations.
+        real: What a campaign's record of a trial is, where there are real networks.
+        look: What a scout sees of a trial's genome, likewise.
     """
 
     pair: str
@@ -66,6 +71,18 @@ class Task:
     answer: Callable[[np.ndarray], np.ndarray]
     fit: tuple[float, float, float]
     luck: tuple[float, float]
+    scouts: tuple[int, float]
+    real: Callable[[Trial], Record] | None = None
+    look: Callable[[Trial], Record] | None = None
+
+    def record(self, trial: Trial) -> Record:
+        """What a campaign's record of the trial would be; of a regression, with made-up cases."""
+        if self.real is not None:
+            return self.real(trial)
+        amount = float(self.answer(np.array([trial.genome]))[0, 0])
+        cases = {"disagreement": self.cases(trial.genome, amount)}
+        outcome = Outcome(trial.number, "complete", {"disagreement": amount}, cases)
+        return Record(trial, outcome, self.space.cost(trial.genome).row(0))
 
     def cases(self, genome: Genome, amount: float) -> np.ndarray:
         """Made-up cases of this mean, with the recorded errors and correlation: (200,)."""
@@ -112,7 +129,12 @@ def read(pair: str) -> Task:
     amounts, errors = bank.column("disagreement"), bank.column("disagreement_se")
     error = float(np.median((errors / np.maximum(amounts, 1e-9))[~bank.is_dense]))
     luck = error, float(np.clip(bank.about["disagreement_correlation"], 0, 1))
-    return Task(pair, bank.about, space, bank.past(), first, answer, fit, luck)
+    config = config_of(pair)
+    search = config.search.model_copy(update={"controller": "structured"})
+    sizes = [round(2 ** bank.about["task"][name]) for name in ("log_train", "log_val")]
+    price = scout_price(config.task.kind) / prices(config.proxy, *sizes)[config.proxy.rung]
+    scouts = n_scouts(config.model_copy(update={"search": search}), *sizes), price
+    return Task(pair, bank.about, space, bank.past(), first, answer, fit, luck, scouts)
 
 
 def _space(pair: str) -> ChannelSpace:
@@ -206,19 +228,30 @@ def live(pair: str, artifacts: Path) -> Task:
     artifacts.mkdir(parents=True, exist_ok=True)
     bench = Bench(pair, artifacts, Monitor())
     path = artifacts / f"{pair}.jsonl"
-    known = {}
-    if path.exists():
-        known = {tuple(genome): found for genome, found in map(json.loads, path.read_text().splitlines())}
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = {tuple(genome): (answers, np.array(cases)) for genome, answers, cases in map(json.loads, lines)}
 
-    def one(genome: Genome) -> list[float]:
+    def one(genome: Genome) -> tuple[list[float], np.ndarray]:
         if genome not in known:
             record, test = bench.record(Trial(0, genome, bench.rung))
-            known[genome] = [record.value("disagreement"), test["test_disagreement"], test["test"]]
+            cases = np.round(record.outcome.per_case["disagreement"].astype(float), 5)
+            answers = [record.value("disagreement"), *(test[name] for name in ANSWERS[1:])]
+            known[genome] = answers, cases
             with path.open("a") as file:
-                file.write(json.dumps([genome, known[genome]]) + "\n")
+                file.write(json.dumps([genome, answers, cases.tolist()]) + "\n")
         return known[genome]
 
-    return replace(read(pair), answer=lambda rows: np.array([one(tuple(row)) for row in rows.tolist()]))
+    def real(trial: Trial) -> Record:
+        (amount, *_), cases = one(trial.genome)
+        outcome = Outcome(trial.number, "complete", {"disagreement": amount}, {"disagreement": cases})
+        return Record(trial, outcome, bench.problem.space.cost(trial.genome).row(0))
+
+    return replace(
+        read(pair),
+        answer=lambda rows: np.array([one(tuple(row))[0] for row in rows.tolist()]),
+        real=real,
+        look=bench.scout,
+    )
 
 
 def sources(pair: str, rule: str, pairs: Sequence[str]) -> list[str]:

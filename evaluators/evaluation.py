@@ -15,6 +15,7 @@ from evaluators.guard import Found, guarded
 from evaluators.identity import seed_of
 from evaluators.precision import resolve_device
 from evaluators.rungs.bench import Bench
+from evaluators.rungs.prices import handful
 from evaluators.rungs.table import Rung, find_rung
 from evaluators.tasks.factory import make_task
 from evaluators.tasks.heads import main_output
@@ -53,6 +54,7 @@ class NetworkEvaluator:
             settings=workload.proxy,
             train=train,
             subset=normalisation.apply(splits.train.limit(limit), device) if limit else train,
+            handful=normalisation.apply(splits.train.limit(handful(self.task.kind)), device),
         )
         check_network(self.bench.dense, self._val, self.task)
         self._looks = normalisation.apply(splits.train.limit(LOOKS), device)
@@ -92,13 +94,13 @@ class NetworkEvaluator:
 
     def _disagreement(self, rung: Rung) -> Disagreement:
         """With dense as it was given, or with the rung's own full width."""
-        name = rung.name if rung.own else ""
+        name, looks = rung.name if rung.own else "", self.bench.handful if rung.brief else self._looks
         if name not in self._disagreements:
             reference = self.bench.dense
             if rung.own:
                 reference = self.sliced(rung.start(self.bench), self._space.dense)
                 rung.adapt(reference, self.bench, seed_of(self.fingerprint, 0))
-            self._disagreements[name] = Disagreement(reference, self.task, self._looks)
+            self._disagreements[name] = Disagreement(reference, self.task, looks)
         return self._disagreements[name]
 
     def _evaluate(self, trial: Trial) -> Found:
@@ -109,7 +111,7 @@ class NetworkEvaluator:
         clock.append(time.perf_counter())
         rung.adapt(network, self.bench, seed)
         clock.append(time.perf_counter())
-        values, per_case = self.measured(network, trial.rung, seed)
+        values, per_case = ({}, {}) if rung.brief else self.measured(network, trial.rung, seed)
         if self.task.trains:
             per_case["disagreement"] = self._disagreement(rung).of(network)
             values["disagreement"] = float(per_case["disagreement"].mean(dtype=np.float64))

@@ -5,7 +5,7 @@ does; and no rung can agree with `full` better than `full` agrees with its own r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from evaluators.protocols import Pool
 from search.controllers.sampling import StratifiedSampler
 from search.monitor import Monitor
+from search.stage import carry_out
 from search.store.archive import Store
 from spaces.agreement import Agreement, agreement, smallest_shown
 from spaces.errors import RunError
@@ -115,27 +116,12 @@ def run_trials(
     trials: Sequence[Trial], space: ChannelSpace, pool: Pool, store: Store, campaign_id: str, monitor: Monitor
 ) -> list[Record]:
     """Evaluate what the store does not know yet, also of other campaigns; all records, by number."""
-    records = {record.trial.number: record for record in store.records(campaign_id, stage=STAGE)}
-    fingerprint = store.campaign(campaign_id).fingerprint
-    todo = {trial.number: trial for trial in trials if trial.number not in records}
-    for trial in list(todo.values()):
-        if (known := store.find(fingerprint, trial)) is None:
-            pool.submit(trial)
-            continue
-        outcome = replace(known, number=trial.number)
-        records[trial.number] = Record(trial, outcome, space.cost(trial.genome).row(0))
-        store.append(campaign_id, records[trial.number], stage=STAGE)
-    if len(todo) > pool.pending:
-        monitor.say(f"{len(todo) - pool.pending} evaluations are known from earlier")
     with monitor.stage("calibrating") as advance:
-        while pool.pending:
-            for outcome in pool.completed(0.5):
-                trial = todo[outcome.number]
-                record = Record(trial, outcome, space.cost(trial.genome).row(0))
-                store.append(campaign_id, record, stage=STAGE)
-                records[trial.number] = record
-                advance(len(records), len(trials), f"at the rung {trial.rung}")
-    return [records[trial.number] for trial in trials]
+
+        def told(done: int, trial: Trial) -> None:
+            advance(done, len(trials), f"at the rung {trial.rung}")
+
+        return carry_out(trials, STAGE, space, pool, store, campaign_id, told)
 
 
 def compare_rungs(

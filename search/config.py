@@ -69,6 +69,12 @@ class SearchSettings(Settings):
         None, description="file of `paretoprune prior fit`: past campaigns' experience; builtin: ours"
     )
     prior_sha256: str | None = Field(None, description="hash of its content; noted when a campaign starts")
+    scouts: int | None = Field(
+        None,
+        ge=0,
+        description="brief looks at candidates before the search; default as many as are worth a few "
+        "evaluations with the controller structured, none with others",
+    )
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
 
@@ -175,6 +181,10 @@ class CampaignConfig(Settings):
             raise ValueError(
                 "search.value = 'agreement' compares outputs, which only task.evaluator understands; take "
                 "'metric' or 'loss'"
+            )
+        if self.search.scouts and self.task.evaluator is not None:
+            raise ValueError(
+                "search.scouts compare outputs, which only task.evaluator understands; leave them out"
             )
         if self.budget.unit is not None and not places:
             raise ValueError("budget.unit needs search.rungs: with one rung every trial counts one")

@@ -2,23 +2,24 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from evaluators.protocols import EvaluatorSpec, Pool
-from evaluators.rungs.prices import joint_price, prices
+from evaluators.rungs.prices import joint_price, prices, scout_price
+from search import scouting
 from search.calibration import CHANCE, FULL, Calibration, calibration_trials, compare_rungs, run_trials
 from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.base import Controller
-from search.controllers.bounded import Bounded
 from search.controllers.registry import make_controller
 from search.describe import describe_problem
 from search.halving import Halving
 from search.latency_table import stored_latency
 from search.monitor import Monitor
 from search.prepare import prepare
-from search.prior.advice import advised, in_words, noted, stored_advice, verdict
+from search.prior.advice import advised, in_words, noted, verdict
 from search.prior.history import last_weights
 from search.problem import Problem
 from search.schedule import Racing, Schedule
@@ -52,7 +53,7 @@ def launch(config: CampaignConfig, url: str, monitor: Monitor, command: str = ""
     check_store(url)
     check_execution(config)
     config = noted(config)
-    problem = _prepared(config, artifact_dir(url), monitor)
+    problem = _decided(_prepared(config, artifact_dir(url), monitor))
     entry = advised(_entry(problem, command), config, problem.space)
     with _pool(config, problem.spec) as pool, Store(url) as store:
         campaign_id = store.create(entry)
@@ -135,6 +136,14 @@ def _prepared(
         return prepare(config, artifacts, monitor, latency)
 
 
+def _decided(problem: Problem) -> Problem:
+    """The problem with the number of its scouts in its configuration: resuming has to send as many."""
+    splits, config = problem.workload.splits, problem.config
+    n = scouting.n_scouts(config, len(splits.train), len(splits.val))
+    search = config.search.model_copy(update={"scouts": n})
+    return replace(problem, config=config.model_copy(update={"search": search}))
+
+
 def _entry(problem: Problem, command: str) -> CampaignEntry:
     uniform = [*problem.first[1:], *problem.below]
     return CampaignEntry(
@@ -187,8 +196,8 @@ def _run(
     retry_lost: bool = False,
 ) -> None:
     config, space = problem.config, problem.space
-    advice = stored_advice(store.campaign(campaign_id).description)
-    controller: Controller = make_controller(
+    advice = scouting.advice_of(campaign_id, problem, store, pool, monitor)
+    controller = make_controller(
         config.search.controller,
         space,
         problem.objectives,
@@ -198,10 +207,10 @@ def _run(
         proposals=advice.proposals,
         yardstick=problem.yardstick,
         beliefs=advice.beliefs,
+        scouts=advice.scouts,
     )
-    if problem.bounds.most:
-        controller = Bounded(controller, space, problem.bounds, config.search.seed)
-    if advice.beliefs:
+    controller = scouting.within(problem, controller)
+    if advice.about is not None:
         monitor.say(in_words(advice))
     trials = config.budget.trials
     monitor.say(f"campaign {campaign_id}: {trials} trial{'s' * (trials != 1)}, {config.search.controller}")
@@ -223,7 +232,9 @@ def _run(
         f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}{store.option}`"
     ):
         campaign.run(pool, monitor)
-    if advice.beliefs and (said := verdict(last_weights(store, campaign_id))):
+    if (advice.about is not None or advice.scouts is not None) and (
+        said := verdict(last_weights(store, campaign_id))
+    ):
         monitor.say(said)
 
 
@@ -264,6 +275,7 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
     if config.calibrate.at_start:
         looks = [*config.calibrate.rungs, "full", "full"]
         spent += config.calibrate.networks * sum(price[rung] for rung in looks)
+    spent += (config.search.scouts or 0) * scout_price(config.task.kind)
     schedule = halving(prices=price, budget=budget, spent=spent)
     return schedule, max(1, int(budget / min(price.values())))
 

@@ -99,7 +99,7 @@ def test_failures_do_not_go_on() -> None:
 def test_prices_rise_with_the_rungs() -> None:
     settings = ProxySettings(epochs=2, full_epochs=10, train_limit=200)
     found = prices(settings, n_train=500, n_val=80)
-    assert found.keys() == RUNGS.keys()
+    assert found.keys() == {name for name, rung in RUNGS.items() if not rung.brief}
     looks = 500  # of training images, for the agreement
     assert found["recalibrate"] == found["shared"] == 280 + looks
     assert found["finetune"] == 3 * 2 * 200 + 80 + looks

@@ -13,11 +13,11 @@ from search.controllers.structured.belief import FLAT, Belief, flat
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.mixture import FLOOR, guarded
 from search.genes import octaves
-from search.prior.advice import Advice, advise, first_networks, in_words, stored_advice, verdict
+from search.prior.advice import Advice, advise, in_words, stored_advice, verdict
 from search.prior.features import group_features
 from search.prior.history import expert_weights, group_damage
 from search.prior.model import META, LayerPrior
-from search.prior.proposals import portfolio, proposals
+from search.prior.proposals import first_networks, portfolio, proposals
 from search.start import common_first
 from search.store.archive import Store
 from spaces.fronts import front_hypervolume

@@ -14,6 +14,7 @@ from evaluators.identity import fingerprint_of_arrays
 from evaluators.norms import averaged_statistics
 from evaluators.pools.serial import SerialPool
 from evaluators.rungs.joint import JointTraining, random_widths, shared_weights
+from evaluators.rungs.prices import HANDFUL
 from evaluators.rungs.recalibration import recalibrate
 from evaluators.rungs.table import RUNGS, find_rung
 from evaluators.tasks.factory import make_task
@@ -34,11 +35,26 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
 
 def test_every_rung_evaluates_dense_and_candidates_the_same_twice(workload: Workload) -> None:
     genomes = (workload.space.dense, workload.space.uniform(0.5))
-    trials = [Trial(i, g, rung) for i, (rung, g) in enumerate((r, g) for r in RUNGS for g in genomes)]
+    rungs = [name for name, rung in RUNGS.items() if not rung.brief]
+    trials = [Trial(i, g, rung) for i, (rung, g) in enumerate((r, g) for r in rungs for g in genomes)]
     once, twice = outcomes_of(workload, trials), outcomes_of(workload, trials[::-1])[::-1]
     assert [outcome.error for outcome in once] == [None] * len(trials)
     assert all(a.agrees_with(b) for a, b in zip(once, twice, strict=True))
     assert len({outcome.per_case["loss"].tobytes() for outcome in once}) == len(trials)
+
+
+def test_a_scout_sees_a_handful_of_images_and_nothing_else(workload: Workload) -> None:
+    dense, half = workload.space.dense, workload.space.uniform(0.5)
+    trials = [Trial(0, dense, "scout"), Trial(1, half, "scout")]
+    once, again = outcomes_of(workload, trials), outcomes_of(workload, trials)
+    assert all(a.agrees_with(b) for a, b in zip(once, again, strict=True))
+    assert all(set(found.values) == set(found.per_case) == {"disagreement"} for found in once)
+    assert all(found.per_case["disagreement"].shape == (HANDFUL,) for found in once)
+    assert once[0].values["disagreement"] < 1e-6 < once[1].values["disagreement"]
+    (sliced,) = outcomes_of(replace(workload, shared=None), trials[1:])  # from dense's weights, then
+    assert sliced.values["disagreement"] != once[1].values["disagreement"]
+    opposite = {name: -5 * array if array.ndim == 2 else array for name, array in workload.weights.items()}
+    assert outcomes_of(replace(workload, shared=opposite), trials[:1])[0].values["disagreement"] < 1e-6
 
 
 def test_the_rung_and_the_device_are_no_part_of_the_fingerprint_the_weights_are(workload: Workload) -> None:

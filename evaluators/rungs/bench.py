@@ -23,6 +23,7 @@ class Bench:
         settings: How.
         train: All training images.
         subset: Those that the cheap rungs see.
+        handful: Those that scouts see.
     """
 
     dense: nn.Module
@@ -31,6 +32,7 @@ class Bench:
     settings: ProxySettings
     train: Tensors
     subset: Tensors
+    handful: Tensors
 
     @property
     def shared(self) -> nn.Module:

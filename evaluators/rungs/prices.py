@@ -11,6 +11,8 @@ _TRAINING = 3.0
 """Forward passes that a training step is worth: forward, and backward for inputs and for weights."""
 _MEAN_SHARE = 0.25
 """FLOPs of a random slice in joint training over dense, about."""
+HANDFUL, OF_MASKS = 32, 16
+"""Training images that a scout is shown; of masks, each pixel of which is a case, fewer do."""
 JOINT_STEP = 1 + RANDOM_WIDTHS * _MEAN_SHARE
 """Steps of dense that a step of joint training is worth."""
 
@@ -36,6 +38,16 @@ def prices(
         "finetune": _TRAINING * settings.epochs * subset + n_val + looks,
         "full": _TRAINING * settings.full_epochs * n_train + n_full + looks,
     }
+
+
+def handful(kind: str) -> int:
+    """Training images that a scout is shown in a task of this kind, at most."""
+    return OF_MASKS if kind == "segmentation" else HANDFUL
+
+
+def scout_price(kind: str) -> float:
+    """Forward passes of one image through a scout: for its norm statistics, then for what it says."""
+    return 2.0 * handful(kind)
 
 
 def joint_price(settings: ProxySettings, n_train: int) -> float:

@@ -2,6 +2,7 @@
 
 | rung | sliced from | then |
 |---|---|---|
+| `scout` | as `shared` if there are such weights, else dense | norm statistics from a handful of images |
 | `recalibrate` | dense | norm statistics re-estimated |
 | `shared` | weights trained jointly at random widths, once a campaign | norm statistics re-estimated |
 | `finetune` | dense, or shared (`proxy.start`) | trained for `proxy.epochs` on the subset |
@@ -9,7 +10,8 @@
 
 Agreement is with the dense network as it was given; at `shared` with the full width of the same weights, as
 the rung leaves it: their training goes on where dense's ended, often to something better, and being unlike
-dense is no fault then (`benchmarks/joint.py`).
+dense is no fault then (`benchmarks/joint.py`). `scout`, too, is judged by its own full width, on the same
+handful of training images and on nothing else: it tells a search where to look (`search/scouting.py`).
 
 Where val holds patches of volumes, `full` measures the volumes whole, by a sliding window.
 
@@ -41,6 +43,7 @@ class Rung:
         adapt: What is done to the slice.
         own: Whether agreement is with what the rung itself makes of the full width, not with dense as given.
         whole: Whether validation volumes are measured whole where there are some, instead of by patches.
+        brief: Whether agreement on a handful of images is all that is measured.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Rung:
     adapt: Adaptation
     own: bool = False
     whole: bool = False
+    brief: bool = False
 
 
 def _tune(network: nn.Module, bench: Bench, seed: int) -> None:
@@ -63,9 +67,14 @@ def _recalibrate(network: nn.Module, bench: Bench, seed: int) -> None:
     recalibrate(network, bench.subset.images, seed)
 
 
+def _glance(network: nn.Module, bench: Bench, seed: int) -> None:
+    recalibrate(network, bench.handful.images, seed)
+
+
 RUNGS: Mapping[str, Rung] = {
     rung.name: rung
     for rung in (
+        Rung("scout", lambda bench: bench.jointly or bench.dense, _glance, own=True, brief=True),
         Rung("recalibrate", lambda bench: bench.dense, _recalibrate),
         Rung("shared", lambda bench: bench.shared, _recalibrate, own=True),
         Rung("finetune", lambda bench: bench.start, _tune),

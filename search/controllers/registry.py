@@ -7,6 +7,7 @@ from typing import Any
 
 from search.controllers.base import Controller, Yardstick
 from search.controllers.structured.belief import Belief
+from search.controllers.structured.scouts import Scouts
 from spaces.errors import ConfigError, did_you_mean
 from spaces.messages import Genome
 from spaces.objectives import Objective
@@ -22,7 +23,8 @@ _OWN = {
     "structured": "search.controllers.structured.controller:StructuredController",
     "local": "search.controllers.local:LocalController",
 }
-_MODELLING = {"structured"}  # these take a yardstick and beliefs
+_MODELLING = {"structured"}  # these take what _TOLD names
+_TOLD = ("yardstick", "beliefs", "scouts")
 _OPTUNA_HOME = "search.controllers.samplers:OptunaController"
 _SAMPLERS = {  # Optuna's multi-objective samplers: name here -> class there
     "gp": "GPSampler",
@@ -65,6 +67,7 @@ def make_controller(
     proposals: Sequence[Genome] = (),
     yardstick: Yardstick | None = None,
     beliefs: Sequence[Belief] = (),
+    scouts: Scouts | None = None,
 ) -> Controller:
     """The controller of that name.
 
@@ -78,7 +81,8 @@ def make_controller(
         proposals: Genomes to ask right after the first ones, say from a prior. Every controller learns from
             what becomes of them as from its own: they join populations and enqueued trials.
         yardstick: What the measured figure means, for controllers that model it.
-        beliefs: What a prior's experts expect, for controllers that model damage.
+        beliefs: What experts expect, for controllers that model damage.
+        scouts: What cheap looks at candidates saw, for the same.
 
     Raises:
         ConfigError: Unknown name, unknown option, or an option that cannot be used.
@@ -86,7 +90,7 @@ def make_controller(
     """
     make, fixed = _resolve(name, options or {})
     if name in _MODELLING:
-        fixed |= {"yardstick": yardstick or Yardstick(), "beliefs": tuple(beliefs)}
+        fixed |= dict(zip(_TOLD, (yardstick or Yardstick(), tuple(beliefs), scouts), strict=True))
     return make(space, objectives, seed, [*first, *proposals], **fixed)
 
 
@@ -95,7 +99,7 @@ def _resolve(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Contr
     if name in _OWN:
         make = _load(_OWN[name])
         known = [key for key, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
-        known = [key for key in known if key not in ("yardstick", "beliefs")]
+        known = [key for key in known if key not in _TOLD]
         _check_options(name, options, known)
         return make, dict(options)
     sampler = name.removeprefix(OPTUNA)

@@ -11,9 +11,10 @@ import numpy as np
 
 from search.config import CampaignConfig
 from search.controllers.structured.belief import FLAT, Belief
+from search.controllers.structured.scouts import Scouts
 from search.prior.file import load_prior
-from search.prior.model import LayerPrior
-from search.prior.proposals import N_PROPOSALS, proposals
+from search.prior.model import META, LayerPrior
+from search.prior.proposals import first_networks
 from search.store.entries import CampaignEntry
 from spaces.errors import ConfigError
 from spaces.messages import Genome
@@ -22,17 +23,20 @@ from spaces.space import ChannelSpace
 
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """What a campaign takes from a prior.
+    """What a campaign takes from a prior, and from its scouts.
 
     Attributes:
         beliefs: The experts, the flat one last.
         proposals: Genomes to try right after the first ones.
-        about: For people: hash, lessons, what was left out, what is out of range; plain JSON.
+        about: For people: hash, lessons, what was left out, what is out of range; plain JSON. None without a
+            prior.
+        scouts: What they saw. It is not stored with the advice: their records are.
     """
 
     beliefs: tuple[Belief, ...] = ()
     proposals: tuple[Genome, ...] = ()
     about: Mapping[str, Any] | None = None
+    scouts: Scouts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -78,15 +82,6 @@ def advise(
         "quality": dict(prior.quality),
     }
     return Advice(expected.experts, tuple(first_networks(space, expected.experts, first)), about)
-
-
-def first_networks(space: ChannelSpace, experts: Sequence[Belief], known: Sequence[Genome]) -> list[Genome]:
-    """Proposals of all experts but the flat one, in turn along the FLOPs axis: neither is trusted alone."""
-    informed = [expert for expert in experts if expert.name != FLAT]
-    asked: list[Genome] = []
-    for k, expert in enumerate(informed):
-        asked += proposals(space, expert, N_PROPOSALS, [*known, *asked], (k, len(informed)))
-    return asked
 
 
 def noted(config: CampaignConfig) -> CampaignConfig:
@@ -156,5 +151,6 @@ def verdict(weights: Mapping[str, float]) -> str | None:
     shares = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
     gone = [name for name, weight in others.items() if not weight]
     if gone:
-        return f"negative transfer: {' and '.join(gone)} refuted by the measurements and dropped ({shares})"
+        what = "negative transfer: " if META in gone else ""
+        return f"{what}{' and '.join(gone)} refuted by the measurements and dropped ({shares})"
     return f"experts by what they foresaw: {shares}"

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.controllers.structured.belief import Belief
 from search.controllers.structured.mixture import Mixture, make_experts
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
 from search.prior.advice import stored_advice
 from search.prior.corpus import METRIC, PastCampaign, past_campaign
+from search.scouting import STAGE, with_scouts
 from search.store.archive import Store
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
     found = _past(store, campaign_id)
     if found is None:
         return pd.DataFrame(columns=["group", "observed", "sd"])
-    past, beliefs = found
+    past, experts = found
     terms = Terms(past.space)
     model = DamageModel(terms, past.evidence, Setting())
     dense = np.array(past.space.dense, dtype=float)
@@ -67,25 +67,29 @@ def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
     everywhere = (dense * _SHARE)[None]
     whole = float(model.predict(terms.features(everywhere))[0][0])
     frame = pd.DataFrame({"group": [group.name for group in past.space.groups]})
-    for belief in beliefs:
-        expected = (terms.ramps(everywhere)[0] * belief.slopes).sum()
-        own = (terms.ramps(alone)[np.diag_indices(len(dense))] * belief.slopes).sum(axis=1)
-        frame[belief.name] = whole * own / expected
+    for expert in experts:
+        expected, own = (expert.features(rows).common.sum(axis=1) for rows in (everywhere, alone))
+        frame[expert.belief.name] = whole * own / expected[0]
     frame["observed"], frame["sd"] = model.predict(terms.features(alone))
     return frame
 
 
-def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, tuple[Belief, ...]] | None:
+def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, list[Terms]] | None:
+    """The campaign, and the experts that its controller had."""
     row = store.campaign(campaign_id)
-    beliefs = stored_advice(row.description).beliefs
+    advice, seen = stored_advice(row.description), store.records(campaign_id, stage=STAGE)
+    if advice.about is None and not seen:
+        return None
     value = row.config["search"].get("value", METRIC)  # the experts were judged by what the search saw
-    past = past_campaign(store, row, value) if beliefs else ""
-    return (past, beliefs) if isinstance(past, PastCampaign) else None
+    past = past_campaign(store, row, value)
+    if not isinstance(past, PastCampaign):
+        return None
+    advice = with_scouts(advice, past.space, past.groups, seen)
+    return past, make_experts(past.space, advice.beliefs, advice.scouts)
 
 
-def _weights(past: PastCampaign, beliefs: Sequence[Belief], n: int) -> dict[str, float]:
+def _weights(past: PastCampaign, experts: Sequence[Terms], n: int) -> dict[str, float]:
     """By expert, after the first n networks."""
-    experts = make_experts(past.space, beliefs)
     mixture = Mixture(experts, past.evidence.rows(np.arange(n)), [Setting()] * len(experts))
     return {
         belief.name: float(weight) for belief, weight in zip(mixture.beliefs, mixture.weights, strict=True)

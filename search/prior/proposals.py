@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.controllers.structured.belief import Belief
+from search.controllers.structured.belief import FLAT, Belief
 from search.controllers.structured.candidates import Candidates
+from search.controllers.structured.scouts import Scouts
 from search.controllers.structured.terms import Scales, Terms
 from search.genes import Genes, octaves
 from search.prior.lessons import Lesson
-from spaces.fronts import OCTAVES
+from spaces.fronts import OCTAVES, non_dominated
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 
 N_PROPOSALS = 8
 _PATHS = 96
+_GENERATIONS, _CHILDREN = 8, 400
 _SCALES = 64
 
 
@@ -42,6 +44,54 @@ def proposals(
     candidates = Candidates(space, Genes(space))
     paths = candidates.paths(predict, _PATHS, np.random.default_rng(0))
     return _spread(space, paths, n, known, turn)
+
+
+def first_networks(
+    space: ChannelSpace, experts: Sequence[Belief], known: Sequence[Genome], scouts: Scouts | None = None
+) -> list[Genome]:
+    """What experts would try first, in turn along the FLOPs axis: none is trusted alone.
+
+    Half of it is the scouts', where there are any; the other experts share the rest. The flat expert proposes
+    nothing.
+    """
+    informed = [expert for expert in experts if expert.name != FLAT]
+    asked: list[Genome] = []
+    if scouts is not None:
+        asked += scouted(space, scouts, N_PROPOSALS, known, (0, 2 if informed else 1))
+    first, step = (0, 1) if scouts is None else (1, 2)
+    for k, expert in enumerate(informed):
+        turn = (first + step * k, step * len(informed))
+        asked += proposals(space, expert, N_PROPOSALS, [*known, *asked], turn)
+    return asked
+
+
+def scouted(
+    space: ChannelSpace,
+    scouts: Scouts,
+    n: int = N_PROPOSALS,
+    known: Sequence[Genome] = (),
+    turn: tuple[int, int] = (0, 1),
+) -> list[Genome]:
+    """Networks that nothing cheaper beats by what scouts saw, spread evenly along the FLOPs axis.
+
+    The front of the scouts' damage model, found by crossing and changing the front of the scouts themselves.
+
+    Args:
+        space: Of the target.
+        scouts: Whose word to take.
+        n: How many, at most; fewer in small spaces.
+        known: Genomes that are tried anyway.
+        turn: As in `proposals`.
+    """
+    candidates, rng = Candidates(space, Genes(space)), np.random.default_rng(0)
+    rows = scouts.evidence.genomes
+    for _ in range(_GENERATIONS):
+        damage = scouts.damage(rows)
+        front = rows[non_dominated(np.column_stack([octaves(space, rows), damage]))]
+        rows = np.unique(np.concatenate([front, candidates.offspring(front, _CHILDREN, rng)]), axis=0)
+    damage = scouts.damage(rows)
+    front = rows[non_dominated(np.column_stack([octaves(space, rows), damage]))]
+    return _spread(space, front, n, known, turn)
 
 
 def portfolio(

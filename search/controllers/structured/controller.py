@@ -14,6 +14,7 @@ from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.mixture import Mixture, make_experts
 from search.controllers.structured.model import Setting
 from search.controllers.structured.scale import AMOUNT, RETENTION
+from search.controllers.structured.scouts import Scouts
 from spaces.errors import ConfigError
 from spaces.fronts import non_dominated
 from spaces.messages import Genome, Record
@@ -45,8 +46,9 @@ class StructuredController(SequentialController):
         seed: Decides every random choice.
         first: Genomes to ask before own proposals.
         yardstick: What the measured figure means.
-        beliefs: What a prior's experts expect; they are mixed by how well they foresee, with a floor for the
-            flat one, which is alone by default. See `Mixture`.
+        beliefs: What experts expect; they are mixed by how well they foresee, with a floor for the flat one,
+            which is alone by default. See `Mixture`.
+        scouts: What cheap looks at candidates saw, if there were any: another expert.
 
     Raises:
         ConfigError: There is not exactly one measured figure, or no cost.
@@ -61,6 +63,7 @@ class StructuredController(SequentialController):
         *,
         yardstick: Yardstick,
         beliefs: Sequence[Belief] = (),
+        scouts: Scouts | None = None,
     ) -> None:
         super().__init__(space, objectives, seed, first)
         self._costs = [i for i, objective in enumerate(self.objectives) if objective.name in _COSTS]
@@ -72,7 +75,7 @@ class StructuredController(SequentialController):
             )
         self._measured_at = measured[0]
         self._sampler = StratifiedSampler(space)
-        self._experts = make_experts(space, beliefs)
+        self._experts = make_experts(space, beliefs, scouts)
         self._candidates = Candidates(space, self.genes)
         self._ledger = Ledger(yardstick)
         self._calibration = Calibration()

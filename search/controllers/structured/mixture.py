@@ -7,6 +7,7 @@ import numpy as np
 from search.controllers.structured.belief import FLAT, Belief, flat
 from search.controllers.structured.evidence import Evidence
 from search.controllers.structured.model import DamageModel, Setting
+from search.controllers.structured.scouts import Scouts, ScoutTerms
 from search.controllers.structured.terms import Terms
 from spaces.space import ChannelSpace
 
@@ -75,11 +76,12 @@ class Mixture:
         return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))
 
 
-def make_experts(space: ChannelSpace, beliefs: Sequence[Belief]) -> list[Terms]:
-    """The terms of every belief; the flat one is added where it is missing."""
+def make_experts(space: ChannelSpace, beliefs: Sequence[Belief], scouts: Scouts | None = None) -> list[Terms]:
+    """The terms of the scouts, if there were any, and of every belief; a flat one is added if missing."""
     if not any(belief.name == FLAT for belief in beliefs):
         beliefs = [*beliefs, flat(len(space.groups))]
-    return [Terms(space, belief) for belief in beliefs]
+    scouted = [ScoutTerms(scouts)] if scouts is not None else []
+    return [*scouted, *(Terms(space, belief) for belief in beliefs)]
 
 
 def posterior(beliefs: Sequence[Belief], log_evidence: Sequence[float]) -> np.ndarray:

@@ -91,13 +91,20 @@ class DamageModel:
         fit = -0.5 * float((targets - base) @ pull) - float(np.log(np.diag(root)).sum())
         self.log_evidence = self.setting.likelier_by() + fit - float(np.log(self._scale.slopes(at)).sum())
 
-    def predict(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior mean and standard deviation of the damage: (n,), (n,). O(n t^2) for t trials."""
+    def whitened(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean of the damage, (n,), and what the trials tell of it, (n, t).
+
+        The posterior's covariance is the prior's less the products of the latter.
+        """
         scales = self.setting.scales
         cross = self._terms.covariance(features, self._features, scales)
         mean = self._terms.mean(features, scales) + cross @ self._pull
-        seen = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
-        variance = self._terms.variance(features, scales) - np.square(seen).sum(axis=0)
+        return mean, solve_triangular(self._root, cross.T, lower=True, check_finite=False).T
+
+    def predict(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean and standard deviation of the damage: (n,), (n,). O(n t^2) for t trials."""
+        mean, told = self.whitened(features)
+        variance = self._terms.variance(features, self.setting.scales) - np.square(told).sum(axis=1)
         return mean, np.sqrt(np.maximum(variance, 1e-12))
 
     def expecting(self, pending: Features) -> "DamageModel":

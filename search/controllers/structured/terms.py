@@ -1,6 +1,7 @@
 """The damage model's prior: which shapes damage takes, as features and covariances of genomes."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class Features:
         products: (n, n_pairs) of neighbouring pruning ratios.
         octaves: (n, n_groups) octaves pruned over sqrt(n_groups).
         pruned: (n, 1) 1 where anything is.
+        free: (n, 1) how much of the smooth rest there is.
     """
 
     common: np.ndarray
@@ -60,17 +62,19 @@ class Features:
     products: np.ndarray
     octaves: np.ndarray
     pruned: np.ndarray
+    free: np.ndarray
 
     def __len__(self) -> int:
         return len(self.common)
 
-    def rows(self, index: np.ndarray) -> "Features":
+    def rows(self, index: np.ndarray) -> Self:
         """Those rows."""
-        return Features(*(mine[index] for mine in vars(self).values()))
+        return type(self)(*(mine[index] for mine in vars(self).values()))
 
-    def joined(self, other: "Features") -> "Features":
+    def joined(self, other: "Features") -> Self:
         """These rows, then the other's."""
-        return Features(*(np.concatenate([mine, vars(other)[name]]) for name, mine in vars(self).items()))
+        parts = [np.concatenate([mine, vars(other)[name]]) for name, mine in vars(self).items()]
+        return type(self)(*parts)
 
 
 class Terms:
@@ -102,7 +106,8 @@ class Terms:
         scale = np.sqrt(max(len(self._pairs), 1))
         common = (ramps * self.belief.slopes).sum(axis=1)
         pruned = (octaves > 0).any(axis=1, keepdims=True).astype(float)
-        return Features(common, own, products / scale, octaves / np.sqrt(n_groups), pruned)
+        free = np.ones((len(ramps), 1))
+        return Features(common, own, products / scale, octaves / np.sqrt(n_groups), pruned, free)
 
     def ramps(self, genomes: np.ndarray) -> np.ndarray:
         """Damage that flat belief expects, by group and piece: (n, n_groups) -> (n, n_groups, n_pieces)."""
@@ -118,24 +123,27 @@ class Terms:
         """Prior mean of the damage: (n,)."""
         return scales.amplitude * features.common.sum(axis=1)
 
-    @staticmethod
-    def parts(a: Features, b: Features) -> np.ndarray:
+    def parts(self, a: Features, b: Features) -> np.ndarray:
         """Covariances of common, groups, couplings, rest and step at scale one: (5, n, m)."""
         common, own, products, step = (
             getattr(a, kind) @ getattr(b, kind).T for kind in ("common", "own", "products", "pruned")
         )
-        return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.octaves, b.octaves), step])
+        rest = (a.free @ b.free.T) * _rest(a.octaves, b.octaves)
+        return np.stack([common, own, _UNIT * products, _UNIT * rest, step])
 
     def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
         """Prior covariance of the damage: (n, m)."""
         return np.tensordot(weights(scales), self.parts(a, b), axes=1)
 
-    @staticmethod
-    def variance(a: Features, scales: Scales) -> np.ndarray:
-        """Prior variance of the damage: (n,), the diagonal of `covariance`."""
+    def variances(self, a: Features) -> np.ndarray:
+        """The diagonals of `parts`: (5, n)."""
         squares = [np.square(part).sum(axis=1) for part in (a.common, a.own, _UNIT**0.5 * a.products)]
-        rest = _UNIT * (1 - np.square(_matern(np.linalg.norm(a.octaves, axis=1))))
-        return weights(scales) @ np.stack([*squares, rest, a.pruned[:, 0]])
+        rest = _UNIT * a.free[:, 0] ** 2 * (1 - np.square(_matern(np.linalg.norm(a.octaves, axis=1))))
+        return np.stack([*squares, rest, a.pruned[:, 0]])
+
+    def variance(self, a: Features, scales: Scales) -> np.ndarray:
+        """Prior variance of the damage: (n,), the diagonal of `covariance`."""
+        return weights(scales) @ self.variances(a)
 
 
 def weights(scales: Scales) -> np.ndarray:
