@@ -17,8 +17,10 @@ slopes; and `all answers known`, which knows what the bank answers on training i
 asks: the most that asking can do.
 
 A run goes on where the last one stopped, and ends itself after `--minutes`; what was searched is kept, a line
-each, in `--kept`. `--report` makes transfer.csv (a line for each search), transfer.json (benchmarks/
-transfer_report.py says what the figures mean), and the table and picture of docs/prior.md.
+each, in `--kept`. With `--live` every evaluation is a real one, done once, as those of the bank were, and
+scouts look at real networks; arms that send some need that. `--report` makes transfer.csv (a line for each
+search) and transfer.json (benchmarks/transfer_report.py says what the figures mean), with `--live`
+transfer_live.csv, transfer_live.json and the picture of docs/prior.md; and prints a table for that page.
 """
 
 import argparse
@@ -299,7 +301,7 @@ def main() -> None:
     if options.report:
         from benchmarks.transfer_report import report
 
-        print(report(options.kept))
+        print(report(options.kept, options.live))
         return
     options.kept.mkdir(parents=True, exist_ok=True)
     until = time.time() + 60 * options.minutes

@@ -7,14 +7,14 @@ import numpy as np
 from reports.theme import ADVISED, BAR, FONT, GOLD, GREEN, GRID, INK, LADDER, MUTED, PAPER, PINK
 
 SHOWN = {
-    "prior LODO": ("structured, prior of other data", BAR),
-    "structured + scan": ("structured, gradients' scan", ADVISED),
-    "structured": ("structured", GREEN),
+    "structured + scouts": ("structured, scouts", ADVISED),
+    "prior LODO + scouts": ("structured, scouts, prior", BAR),
+    "prior LODO": ("structured, prior", LADDER),
+    "structured": ("structured alone", GREEN),
     "optuna:gp": ("Optuna GP", PINK),
     "optuna:tpe": ("Optuna TPE", GOLD),
     "nsga2": ("NSGA-II", MUTED),
     "random": ("random", INK),
-    "ladder": ("ladder", LADDER),
 }
 """Arms in the picture: name and colour."""
 

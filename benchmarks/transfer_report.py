@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pairs import DATA
-from benchmarks.transfer import ABLATIONS, ARMS, PLAIN, PRIMED, PRIORS, WRONG
+from benchmarks.transfer import ABLATIONS, ARMS, PRIORS, SCOUTED, WRONG
 from benchmarks.transfer_picture import picture
 from search.describe import versions
 
-RESULTS = Path(__file__).with_name("transfer.json")
+RESULTS = {kind: Path(__file__).with_name(f"transfer{'_live' * kind}.json") for kind in (False, True)}
 PICTURE = Path(__file__).parent.parent / "docs" / "transfer.svg"
 MEASURES = ("agreement", "metric")
 SHARES = (50, 80, 90, 95)
@@ -178,20 +178,22 @@ def catching_up(rows: Sequence[dict[str, Any]], arm: str, rivals: Sequence[str],
 def targets(rows: Sequence[dict[str, Any]], arms: dict[str, Found]) -> dict[str, Any]:
     """The figures that the targets are about."""
     found: dict[str, Any] = {}
-    if "nsga2" in arms:
-        found["structured to NSGA-II at 100"] = catching_up(rows, "structured", ["nsga2"], 100)
     better = [arm for arm in ("optuna:tpe", "optuna:gp") if arm in arms]
-    found["structured to TPE at 60"] = catching_up(rows, "structured", ["optuna:tpe"], 60)
-    found["structured to the better of TPE and GP at 60"] = catching_up(rows, "structured", better, 60)
-    for rival in better:
-        found[f"structured against {rival}, after 60"] = gain(arms, "structured", rival, "agreement_at_60")
+    for mine in [arm for arm in ("structured", "structured + scouts", "prior LODO + scouts") if arm in arms]:
+        if "nsga2" in arms:
+            found[f"{mine} to NSGA-II at 100"] = catching_up(rows, mine, ["nsga2"], 100)
+        for rival in better:
+            found[f"{mine} to {rival} at 60"] = catching_up(rows, mine, [rival], 60)
+            found[f"{mine} against {rival}, after 60"] = gain(arms, mine, rival, "agreement_at_60")
+        if len(better) > 1:
+            found[f"{mine} to the better of TPE and GP at 60"] = catching_up(rows, mine, better, 60)
     for measure in MEASURES:
-        for arm in (*PRIORS, *WRONG, "structured + scan", "structured + portfolio"):
-            if arm in arms:
-                row = {f"to_{s}": faster(arms, arm, "structured", f"{measure}_to_{s}") for s in (50, 80, 90)}
-                row["after 60"] = gain(arms, arm, "structured", f"{measure}_at_60")
-                row["beyond the scan, after 20"] = gain(arms, arm, "structured + scan", f"{measure}_at_20")
-                found[f"{arm} against structured, by {measure}"] = row
+        for base in ("structured", "structured + scouts"):
+            for arm in (*PRIORS, *WRONG, "structured + scan", "structured + portfolio", *SCOUTED):
+                if arm in arms and base in arms and arm != base:
+                    row = {f"to_{s}": faster(arms, arm, base, f"{measure}_to_{s}") for s in (50, 80, 90)}
+                    row |= {f"after {s}": gain(arms, arm, base, f"{measure}_at_{s}") for s in (20, 60)}
+                    found[f"{arm} against {base}, by {measure}"] = row
     return found
 
 
@@ -220,7 +222,7 @@ def markdown(means: dict[str, Any]) -> str:
         "| arm | after 10 | after 20 | after 60 | to 50 % | to 80 % | to 90 % | metric after 60 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm in [arm for arm in (*PLAIN, *PRIORS, *WRONG, *PRIMED, *ABLATIONS) if arm in means]:
+    for arm in [arm for arm in ARMS if arm in means]:
         row = means[arm]
         shares = [f"{row[f'agreement_at_{k}']:.2f}" for k in (10, 20, 60)]
         trials = [f"{row[f'agreement_to_{k}']:.0f}" for k in (50, 80, 90)]
@@ -231,23 +233,26 @@ def markdown(means: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def report(kept: Path) -> str:
-    """Write transfer.json, transfer.csv and the picture; returns the table."""
-    every = load(kept)
-    rows, live = ([row for row in every if bool(row.get("live")) is kind] for kind in (False, True))
+def report(kept: Path, is_live: bool) -> str:
+    """Write transfer.json and .csv; of real evaluations transfer_live.json and .csv, and the picture.
+
+    Returns:
+        The table.
+    """
+    rows = [row for row in load(kept) if bool(row.get("live")) is is_live]
     flat = figures(rows)
     arms = by_arm(flat)
     means = summary(arms)
     about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions(), "trials": TRIALS}
     result = {**about, "targets": targets(rows, arms), "arms": means}
-    if live:
-        result["live"] = {"pairs": sorted({row["pair"] for row in live}), **summary(by_arm(figures(live)))}
-    RESULTS.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, json.dumps(result, indent=1)) + "\n")
-    with RESULTS.with_suffix(".csv").open("w", newline="") as file:
+    path = RESULTS[is_live]
+    path.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, json.dumps(result, indent=1)) + "\n")
+    with path.with_suffix(".csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(flat)
-    PICTURE.write_text(picture({arm: curve(rows, arm) for arm in means}))
+    if is_live:
+        PICTURE.write_text(picture({arm: curve(rows, arm) for arm in means}))
     return markdown(means)
 
 

@@ -25,7 +25,7 @@ def proposals(
     belief: Belief,
     n: int = N_PROPOSALS,
     known: Sequence[Genome] = (),
-    turn: tuple[int, int] = (0, 1),
+    places: Sequence[int] | None = None,
 ) -> list[Genome]:
     """Networks that cost least damage by a belief alone, spread evenly along the FLOPs axis.
 
@@ -34,7 +34,7 @@ def proposals(
         belief: Whose word to take.
         n: How many, at most; fewer in small spaces.
         known: Genomes that are tried anyway.
-        turn: (k, m): only the k-th of every m levels, where m beliefs share the axis.
+        places: Which of the n levels, dearest first, where experts share the axis; None: all of them.
     """
     terms, scales = Terms(space, belief), Scales()
 
@@ -43,7 +43,7 @@ def proposals(
 
     candidates = Candidates(space, Genes(space))
     paths = candidates.paths(predict, _PATHS, np.random.default_rng(0))
-    return _spread(space, paths, n, known, turn)
+    return _spread(space, paths, n, known, places)
 
 
 def first_networks(
@@ -51,17 +51,18 @@ def first_networks(
 ) -> list[Genome]:
     """What experts would try first, in turn along the FLOPs axis: none is trusted alone.
 
-    Half of it is the scouts', where there are any; the other experts share the rest. The flat expert proposes
-    nothing.
+    Where there are scouts, three of four networks are theirs: they have looked. The other experts share the
+    rest. The flat expert proposes nothing.
     """
     informed = [expert for expert in experts if expert.name != FLAT]
-    asked: list[Genome] = []
+    every, asked = range(N_PROPOSALS), list[Genome]()
+    others = [place for place in every if scouts is None or place % 4 == 2]
     if scouts is not None:
-        asked += scouted(space, scouts, N_PROPOSALS, known, (0, 2 if informed else 1))
-    first, step = (0, 1) if scouts is None else (1, 2)
-    for k, expert in enumerate(informed):
-        turn = (first + step * k, step * len(informed))
-        asked += proposals(space, expert, N_PROPOSALS, [*known, *asked], turn)
+        theirs = [place for place in every if not informed or place not in others]
+        asked += scouted(space, scouts, N_PROPOSALS, known, theirs)
+    for k, belief in enumerate(informed):
+        places = others[k :: len(informed)]
+        asked += proposals(space, belief, N_PROPOSALS, [*known, *asked], places)
     return asked
 
 
@@ -70,7 +71,7 @@ def scouted(
     scouts: Scouts,
     n: int = N_PROPOSALS,
     known: Sequence[Genome] = (),
-    turn: tuple[int, int] = (0, 1),
+    places: Sequence[int] | None = None,
 ) -> list[Genome]:
     """Networks that nothing cheaper beats by what scouts saw, spread evenly along the FLOPs axis.
 
@@ -81,7 +82,7 @@ def scouted(
         scouts: Whose word to take.
         n: How many, at most; fewer in small spaces.
         known: Genomes that are tried anyway.
-        turn: As in `proposals`.
+        places: As in `proposals`.
     """
     candidates, rng = Candidates(space, Genes(space)), np.random.default_rng(0)
     rows = scouts.evidence.genomes
@@ -91,7 +92,7 @@ def scouted(
         rows = np.unique(np.concatenate([front, candidates.offspring(front, _CHILDREN, rng)]), axis=0)
     damage = scouts.damage(rows)
     front = rows[non_dominated(np.column_stack([octaves(space, rows), damage]))]
-    return _spread(space, front, n, known, turn)
+    return _spread(space, front, n, known, places)
 
 
 def portfolio(
@@ -127,17 +128,21 @@ def portfolio(
 
 
 def _spread(
-    space: ChannelSpace, rows: np.ndarray, n: int, known: Sequence[Genome], turn: tuple[int, int] = (0, 1)
+    space: ChannelSpace,
+    rows: np.ndarray,
+    n: int,
+    known: Sequence[Genome],
+    places: Sequence[int] | None = None,
 ) -> list[Genome]:
     """Of some genomes, those nearest to n levels between dense and the cheapest of them."""
     new = [genome for genome in dict.fromkeys(map(tuple, rows.tolist())) if genome not in set(known)]
     if not new:
         return []
-    levels = octaves(space, np.array(new))
-    lowest = max(float(levels.min()), -OCTAVES)
+    at = octaves(space, np.array(new))
+    levels = np.linspace(max(float(at.min()), -OCTAVES), 0.0, n + 2)[1:-1][::-1]
     chosen: dict[Genome, None] = {}
-    for level in np.linspace(lowest, 0.0, n + 2)[1:-1][::-1][turn[0] :: turn[1]]:
+    for place in range(n) if places is None else places:
         left = [i for i in range(len(new)) if new[i] not in chosen]
         if left:
-            chosen[new[min(left, key=lambda i: abs(levels[i] - level))]] = None
+            chosen[new[min(left, key=lambda i: abs(at[i] - levels[place]))]] = None
     return list(chosen)

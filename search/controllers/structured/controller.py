@@ -77,6 +77,8 @@ class StructuredController(SequentialController):
         self._sampler = StratifiedSampler(space)
         self._experts = make_experts(space, beliefs, scouts)
         self._candidates = Candidates(space, self.genes)
+        nothing = np.zeros((0, len(space.groups)), dtype=int)
+        self._looked_at = nothing if scouts is None else scouts.evidence.genomes
         self._ledger = Ledger(yardstick)
         self._calibration = Calibration()
         self._settings = [Setting() for _ in self._experts]
@@ -162,7 +164,7 @@ class StructuredController(SequentialController):
         children = self._candidates.offspring(front, _OFFSPRING, rng)
         strangers = np.array([self._sampler.draw(rng) for _ in range(_STRANGERS)])
         paths = self._candidates.paths(mixture.predict, _PATHS, rng)
-        pool, gains = best(np.concatenate([paths, children, strangers]))
+        pool, gains = best(np.concatenate([paths, children, strangers, self._looked_at]))
         if len(pool):
             nearer, more = best(self._candidates.offspring(pool[:_ELITE], _OFFSPRING, rng))
             if len(nearer) and more[0] > gains[0]:
