@@ -17,6 +17,7 @@ from search.genes import octaves
 from search.prior.corpus import AGREEMENT, METRIC, Origin, PastCampaign, space_of
 from search.prior.evaluation import assess, fit_prior
 from search.prior.model import LayerPrior
+from spaces.agreement import agreement
 from spaces.messages import Record
 from spaces.space import ChannelSpace
 
@@ -60,18 +61,6 @@ def row_of(record: Record, test: dict[str, float], space: ChannelSpace, metric: 
         "",
         *(f"{test[name]:.5f}" for name in _TEST),
     ]
-
-
-def scout_rows(records: Sequence[Record], space: ChannelSpace) -> list[list[str]]:
-    """The file of a bank's scouts: genome, octaves, disagreement and its standard error."""
-    rows = [["number", "genome", "octaves", "disagreement", "disagreement_se"]]
-    for record in records:
-        cases = np.asarray(record.outcome.per_case["disagreement"], dtype=float)
-        level = octaves(space, np.array([record.trial.genome]))[0]
-        error = cases.std(ddof=1) / np.sqrt(len(cases))
-        genome = " ".join(map(str, record.trial.genome))
-        rows.append([str(record.trial.number), genome, f"{level:.4f}", f"{cases.mean():.5f}", f"{error:.5f}"])
-    return rows
 
 
 def pair_up(rows: list[list[str]], records: Sequence[Record]) -> dict[str, float]:
@@ -123,16 +112,6 @@ class BankFile:
     def column(self, name: str) -> np.ndarray:
         """One column as numbers: (n,)."""
         return np.array([float(row[name]) for row in self.rows])
-
-    @cached_property
-    def scouts(self) -> np.ndarray:
-        """What scouts saw: genomes, disagreement and its standard error: (n, n_groups + 2)."""
-        lines = csv.DictReader((FOLDER / f"{self.pair}-scouts.csv").read_text().splitlines())
-        figures = ("disagreement", "disagreement_se")
-        rows = [
-            [*map(int, line["genome"].split()), *(float(line[name]) for name in figures)] for line in lines
-        ]
-        return np.array(rows)
 
     def past(self, value: str = AGREEMENT) -> PastCampaign:
         """The bank as a past campaign, as the controllers take it: damage of the agreement, or of the metric.
@@ -199,7 +178,11 @@ def builtin_prior() -> LayerPrior:
 
 
 def flatness(pairs: Sequence[str]) -> "pd.DataFrame":
-    """What is at stake in each bank: spread of test figures at equal FLOPs, beside that of repeats."""
+    """What is at stake in each bank: spread of test figures at equal FLOPs, beside that of repeats.
+
+    And how scouts order networks as their disagreement does, by Kendall's tau: overall, within half an
+    octave, and what FLOPs alone do.
+    """
     import pandas as pd
 
     frame = []
@@ -219,6 +202,10 @@ def flatness(pairs: Sequence[str]) -> "pd.DataFrame":
             noise = np.sqrt(np.mean([group.var(ddof=1) for group in groups if len(group) > 1]))
             row |= {name: spread, f"{name}_repeats": noise}
         row["worst"] = float(np.quantile(test[once], 0.05))
+        seen, lost, at = (bank.column(name)[once] for name in ("scout", "disagreement", "octaves"))
+        row["scouts"] = agreement(-seen, -lost).tau
+        row["scouts_within"] = agreement(-seen, -lost, at, within=0.5).tau
+        row["octaves"] = agreement(at, -lost).tau
         frame.append(row)
     return pd.DataFrame(frame)
 

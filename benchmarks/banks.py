@@ -11,14 +11,14 @@ scouts saw (`search/scouting.py`), networks that NSGA-II breeds by FLOPs and dis
 searches end up), and repeats of the front. All are tuned little or not at all, so that something is lost by
 pruning, and measured on val and on test in one pass: metric, loss and disagreement, on test too; and each is
 looked at as a scout is. A bank is a campaign in the store (without test: that is what a prior may learn
-from), and here, committed, `banks/PAIR.csv` with all figures, `banks/PAIR-scouts.csv` with what the scouts
-saw, and `banks/PAIR.json` with what the store holds about the campaign. Stopping and starting again goes on
-where it stopped; a run ends itself after `--minutes`.
+from), and here, committed, `banks/PAIR.csv` with all figures and `banks/PAIR.json` with what the store
+holds about the campaign. Stopping and starting again goes on where it stopped; a run ends itself after
+`--minutes`.
 
 `--flatness` says what is at stake in each bank: how far the test figures of networks of about equal FLOPs
-(half an octave) are spread, beside repeats of one network. `--gains` says what lessons from banks on other
-data sets foresee beyond the flat prior; both are kept in banks.json. `--prior` fits the prior that comes with
-the program, from the committed banks on freely licensed data.
+(half an octave) are spread, beside repeats of one network, and how scouts order networks. `--gains` says what
+lessons from banks on other data sets foresee beyond the flat prior; both are kept in banks.json. `--prior`
+fits the prior that comes with the program, from the committed banks on freely licensed data.
 """
 
 import argparse
@@ -47,7 +47,6 @@ from benchmarks.bank_files import (
     header,
     pair_up,
     row_of,
-    scout_rows,
     summary,
 )
 from benchmarks.pairs import DATA, FAMILY, PAIRS, config_of
@@ -208,7 +207,6 @@ def fill(pair: str, url: str, n: int, until: float) -> bool:
         stored = {record.trial.number: record for record in store.records(campaign_id)}
         rows = [row for row in rows if row[0] == "number" or int(row[0]) in stored]
         sent = scouting_records(bench, store, campaign_id)
-        write(FOLDER / f"{pair}-scouts.csv", scout_rows(sent, space))
         scouts = scouting.scouts_of(space, sent)
         assert scouts is not None
         done, design = {int(row[0]) for row in rows[1:]}, Design(space, bench.rung, n, scouts)

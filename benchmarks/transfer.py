@@ -102,6 +102,7 @@ def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, An
         Held-out volumes after each trial from the last of the first ones on, and of `structured` how often
         what was measured lay in the 90 % interval it gave when asking.
     """
+    began = time.process_time()
     advised = _advised(task, arm, seed, cache)
     if advised is None:
         return None
@@ -113,7 +114,6 @@ def search(task: Task, arm: str, seed: int, n: int, cache: Path) -> dict[str, An
     genomes: list[Genome] = []
     amounts: list[float] = []
     held: list[bool] = []
-    began = time.process_time()
     for number in range(n + len(task.first)):
         if (due := number - LAG - 1) >= 0:
             controller.tell(task.record(Trial(due, genomes[due])))

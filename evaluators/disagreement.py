@@ -21,7 +21,7 @@ LOOKS = 512
 
 
 class Disagreement:
-    """Compares networks with the dense one as it was given.
+    """Compares networks with the dense one, as it was given or as a rung leaves it.
 
     Args:
         dense: On the device of the images, in eval mode.

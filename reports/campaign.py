@@ -58,10 +58,10 @@ class CampaignReport:
         final_classes: `final_class_frame`.
         latency: `latency_frame`.
         prior_outcome: Damage of keeping a quarter of one group alone, one row a group along the network:
-            group; what each of the prior's experts foresaw, a column each, named as the expert; observed and
-            sd, mean and standard deviation of what the campaign's own model found. Empty without a prior.
+            group; what each expert foresaw, a column each, named as the expert; observed and
+            sd, mean and standard deviation of what the campaign's own model found. Empty where no expert was.
         prior_weights: What each expert counted as measurements came in: networks (measured so far), expert,
-            weight (from 0 to 1). Empty without a prior.
+            weight (from 0 to 1). Empty likewise.
         provenance: Label -> text: versions, seed, command, dates, fingerprint and whatever else an auditor
             asks for; shown in this order. Absolute paths are cut to their last component.
         constraints: Those of the campaign, by their settings' names; see `reports.constraints`.

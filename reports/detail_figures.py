@@ -109,7 +109,7 @@ def replicates_figure(replicates: pd.DataFrame, metric_name: str) -> go.Figure:
 
 
 def prior_figure(outcome: pd.DataFrame) -> go.Figure:
-    """Damage per channel group: what each expert of the prior foresaw beside what the campaign found.
+    """Damage per channel group: what each expert foresaw beside what the campaign found.
 
     Args:
         outcome: As `CampaignReport.prior_outcome`.
@@ -143,7 +143,7 @@ def prior_figure(outcome: pd.DataFrame) -> go.Figure:
 
 
 def weights_figure(weights: pd.DataFrame) -> go.Figure:
-    """How far each expert of the prior was believed, as measurements came in.
+    """How far each expert was believed, as measurements came in.
 
     Args:
         weights: As `CampaignReport.prior_weights`.

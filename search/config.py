@@ -72,6 +72,7 @@ class SearchSettings(Settings):
     scouts: int | None = Field(
         None,
         ge=0,
+        le=1000,
         description="brief looks at candidates before the search; default as many as are worth a few "
         "evaluations with the controller structured, none with others",
     )
@@ -97,10 +98,12 @@ class BudgetSettings(Settings):
     trials: int = Field(60, ge=1, description="evaluations in all, dense and ladder included")
     unit: Rung | None = Field(
         None,
-        description="trials are worth an evaluation on this rung; others, joint training and calibration "
-        "count by their price; only with search.rungs",
+        description="trials are worth an evaluation on this rung; others, joint training, scouts and "
+        "calibration count by their price; only with search.rungs",
     )
-    wall_s: float | None = Field(None, gt=0, description="seconds; what is in flight is finished")
+    wall_s: float | None = Field(
+        None, gt=0, description="seconds of the search; what is in flight is finished"
+    )
 
 
 class CalibrateSettings(Settings):

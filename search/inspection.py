@@ -16,7 +16,7 @@ from evaluators.disagreement import LOOKS
 from evaluators.pools.threads import pinned_threads
 from evaluators.precision import resolve_device
 from evaluators.protocols import Task
-from evaluators.rungs.prices import JOINT_STEP
+from evaluators.rungs.prices import JOINT_STEP, scout_price
 from evaluators.rungs.recalibration import IMAGES
 from evaluators.training import Tensors, measure, n_steps, tune
 from evaluators.whole import n_windows
@@ -24,6 +24,7 @@ from search.config import CampaignConfig
 from search.describe import describe_groups
 from search.prepare import trace_network
 from search.schedule import DENSE_REPLICATES
+from search.scouting import n_scouts
 from spaces.fronts import OCTAVES
 from spaces.messages import Genome
 from spaces.ranking import rank_channels
@@ -151,6 +152,8 @@ def expect(
     replicates = min(DENSE_REPLICATES, config.budget.trials)
     search_s = replicates * (trial_steps * dense.step_s + dense_s)
     search_s += (config.budget.trials - replicates) * trial_s
+    scout_s = candidate.validation_s * scout_price(task.kind) / stopwatch.looked_at
+    search_s += n_scouts(config, n_train, len(splits.val)) * scout_s
     workers = 1
     if config.execution.executor == "ray":
         workers = min(config.execution.workers, config.search.lag + 1, config.budget.trials)
@@ -215,7 +218,8 @@ class _Stopwatch:
         if config.proxy.rung == "full" and splits.open_whole is not None and task.kind == "segmentation":
             n_val = int(n_windows(splits.open_whole("val"), splits.spatial).sum())
         looks = min(LOOKS, len(splits.train)) if task.trains else 0  # for the agreement with dense
-        self._val_share = (n_val + looks) / few
+        self.looked_at = n_val + looks
+        self._val_share = self.looked_at / few
 
     def speed(self, network: nn.Module) -> Speed:
         """Of a network that may be changed."""

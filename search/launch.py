@@ -276,6 +276,11 @@ def _schedule(controller: Controller, problem: Problem) -> tuple[Schedule, int]:
         looks = [*config.calibrate.rungs, "full", "full"]
         spent += config.calibrate.networks * sum(price[rung] for rung in looks)
     spent += (config.search.scouts or 0) * scout_price(config.task.kind)
+    if spent >= budget:
+        raise ConfigError(
+            f"budget.trials = {trials}: joint training, calibration and scouts are worth "
+            f"{spent / price[config.budget.unit]:.0f} of them, and nothing is left to search with; give more"
+        )
     schedule = halving(prices=price, budget=budget, spent=spent)
     return schedule, max(1, int(budget / min(price.values())))
 

@@ -6,6 +6,7 @@ rounds, so that what they are does not depend on who computes, and stored in a s
 goes on with what is there.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,8 @@ from search.prior.proposals import first_networks
 from search.problem import Problem
 from search.stage import carry_out
 from search.store.archive import Store
+from search.store.entries import Status
+from spaces.errors import StoreError
 from spaces.messages import Genome, Record, Trial
 from spaces.objectives import DISAGREEMENT, FLOPS
 from spaces.space import ChannelSpace
@@ -45,6 +48,9 @@ WORTH = 4.0
 FEWEST, MOST = 24, 128
 """Scouts of a campaign, whatever an evaluation costs."""
 
+SHARE = 0.25
+"""Of the budget, what scouts may cost unless it is told how many there are."""
+
 Evaluate: TypeAlias = Callable[[Sequence[Trial]], Sequence[Record]]
 Groups: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -52,15 +58,19 @@ Groups: TypeAlias = Sequence[Mapping[str, Any]]
 def n_scouts(config: CampaignConfig, n_train: int, n_val: int) -> int:
     """How many scouts a campaign sends: as it says, or as many as are worth a few of its evaluations.
 
-    By default only `structured` sends any: it alone learns from them throughout.
+    By default only `structured` sends any: it alone learns from them throughout. They cost at most a quarter
+    of the budget; where that is too little for two rounds, none are sent.
     """
     settings = config.search
     if settings.scouts is not None:
         return settings.scouts
     if settings.controller != "structured" or config.task.evaluator is not None:
         return 0
-    evaluation = prices(config.proxy, n_train, n_val)[(*settings.rungs, config.proxy.rung)[0]]
-    return int(np.clip(WORTH * evaluation / scout_price(config.task.kind), FEWEST, MOST))
+    price, scout = prices(config.proxy, n_train, n_val), scout_price(config.task.kind)
+    evaluation = price[(*settings.rungs, config.proxy.rung)[0]]
+    budget = config.budget.trials * price[config.budget.unit or config.proxy.rung]
+    n = int(min(np.clip(WORTH * evaluation / scout, FEWEST, MOST), SHARE * budget / scout))
+    return n if n >= 2 * ROUND else 0
 
 
 def send(
@@ -144,7 +154,8 @@ def advice_of(campaign_id: str, problem: Problem, store: Store, pool: Pool, moni
     advice, settings = stored_advice(about), problem.config.search
     if not settings.scouts:
         return advice
-    own = first_networks(space, advice.beliefs or own_beliefs(about["groups"]), first)
+    allowed = problem.bounds.met
+    own = first_networks(space, advice.beliefs or own_beliefs(about["groups"]), first, None, allowed)
     try:
         with monitor.stage("scouting") as advance:
 
@@ -157,14 +168,22 @@ def advice_of(campaign_id: str, problem: Problem, store: Store, pool: Pool, moni
             kept = partial(within, problem)
             seen = send(space, [*first, *own], settings.scouts, settings.seed, evaluate, kept)
     except KeyboardInterrupt:
-        store.set_status(campaign_id, "interrupted")
+        _note(store, campaign_id, "interrupted")
         monitor.say(f"stopped while scouting: go on with `paretoprune resume {campaign_id}{store.option}`")
         raise
     except Exception:
-        store.set_status(campaign_id, "failed")
+        _note(store, campaign_id, "failed")
         raise
     advice = with_scouts(advice, space, about["groups"], seen)
     if advice.scouts is None:
         monitor.say("the scouts saw too little to go by; the search begins without them")
         return advice
-    return replace(advice, proposals=tuple(first_networks(space, advice.beliefs, first, advice.scouts)))
+    proposed = first_networks(space, advice.beliefs, first, advice.scouts, allowed)
+    return replace(advice, proposals=tuple(proposed))
+
+
+def _note(store: Store, campaign_id: str, status: Status) -> None:
+    """Say how scouting ended, if it was not only gone through again before a search that had begun."""
+    with contextlib.suppress(StoreError):
+        if not store.campaign(campaign_id).n_trials:
+            store.set_status(campaign_id, status)

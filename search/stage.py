@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from evaluators.protocols import Pool
 from search.store.archive import Store
+from spaces.errors import RunError, StoreError
 from spaces.messages import Record, Trial
 from spaces.space import ChannelSpace
 
@@ -31,11 +32,24 @@ def carry_out(
 
     Returns:
         The records, in the order of the trials.
+
+    Raises:
+        StoreError: A stored record is of another trial.
+        RunError: The machines lost every evaluation, or that of dense; what was lost is not stored.
     """
     stored = store.records(campaign_id, stage=stage)
     records = {record.trial.number: record for record in stored}
     fingerprint = store.campaign(campaign_id).fingerprint
+    for trial in trials:
+        if trial.number in records and records[trial.number].trial != trial:
+            raise StoreError(
+                f"campaign {campaign_id} cannot go on: its record {trial.number} of the stage {stage!r} is "
+                f"of genome {list(records[trial.number].trial.genome)}, not of {list(trial.genome)}; "
+                "it was begun by other code or on another kind of machine: start a new campaign"
+            )
     todo = {trial.number: trial for trial in trials if trial.number not in records}
+    if records:
+        advance(len(records), trials[0])
     for trial in list(todo.values()):
         if (known := store.find(fingerprint, trial)) is None:
             pool.submit(trial)
@@ -43,10 +57,21 @@ def carry_out(
         outcome = replace(known, number=trial.number)
         records[trial.number] = Record(trial, outcome, space.cost(trial.genome).row(0))
         store.append(campaign_id, records[trial.number], stage=stage)
+    lost: list[Record] = []
     while pool.pending:
         for outcome in pool.completed(0.5):
             trial = todo[outcome.number]
-            records[trial.number] = Record(trial, outcome, space.cost(trial.genome).row(0))
-            store.append(campaign_id, records[trial.number], stage=stage)
+            record = records[trial.number] = Record(trial, outcome, space.cost(trial.genome).row(0))
+            if outcome.status == "lost":
+                lost.append(record)
+            else:
+                store.append(campaign_id, record, stage=stage)
             advance(len(records), trial)
+    if lost and (len(lost) == len(todo) or any(record.trial.genome == space.dense for record in lost)):
+        raise RunError(
+            f"{len(lost)} of {len(todo)} evaluations were lost, dense's or all of them, the last one because "
+            f"{lost[-1].outcome.error}; when the machines are well, the same command goes on"
+        )
+    for record in lost:
+        store.append(campaign_id, record, stage=stage)
     return [records[trial.number] for trial in trials]

@@ -50,7 +50,7 @@ class Outcome:
             probabilities of the classes, Dice per class, or the predicted number; "classes" (n, k), where the
             scores are not it already, each case's share in each class's measure (recall, or a label's AUC).
             Cases are known by index, never by patient. Besides them "disagreement" (m,): how far the outputs
-            are from the dense network's, on m training images.
+            are from the dense network's, on m training images; of a scout nothing else.
         timings: Seconds by phase; "wall_s" is the whole evaluation.
         error: One line, unless complete.
     """

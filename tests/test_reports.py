@@ -557,7 +557,7 @@ def test_latencies_of_other_networks_are_left_out() -> None:
 def test_what_a_campaign_has_not_got_is_not_on_its_page(page: str) -> None:
     full = render([samples.full_report()])
     for words in (
-        "What the prior expected",
+        "What was expected",
         "How well cheap evaluations rank",
         "Finalised, on held-out test",
     ):

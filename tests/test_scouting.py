@@ -1,13 +1,15 @@
 """Scouting: what scouts are, what is made of what they saw, and searches that begin with it."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from evaluators.analytic import AnalyticWorkload
+from evaluators.pools.serial import SerialPool
 from evaluators.rungs.prices import HANDFUL, OF_MASKS, scout_price
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.base import Yardstick
@@ -22,18 +24,24 @@ from search.controllers.structured.terms import Scales, Terms
 from search.genes import octaves
 from search.launch import launch, resume
 from search.monitor import Monitor
+from search.prepare import prepare
 from search.prior.advice import Advice, verdict
 from search.prior.history import expert_weights, group_damage
 from search.prior.proposals import N_PROPOSALS, first_networks, scouted
 from search.scouting import FEWEST, MOST, ROUND, STAGE, n_scouts, own_beliefs, scouts_of, send, with_scouts
+from search.stage import carry_out
 from search.start import common_first
 from search.store.archive import Store
-from spaces.errors import ConfigError
+from search.store.engine import artifact_dir
+from search.store.entries import CampaignEntry
+from spaces.errors import ConfigError, RunError, StoreError
 from spaces.fronts import hypervolume, non_dominated
 from spaces.messages import Genome, Outcome, Record, Trial
 from spaces.objectives import DISAGREEMENT, FLOPS
 from spaces.space import ChannelSpace
+from spaces.tracing import trace
 from tests.test_calibration import CAMPAIGN
+from tests.test_depth import _levels
 
 SPACE = ChannelSpace.chain([16, 32, 32, 64, 64, 32], round_to=8)
 RNG = np.random.default_rng(3)
@@ -130,10 +138,8 @@ def test_too_few_or_failed_scouts_are_no_help(seen: list[Record]) -> None:
 
 
 def test_the_number_of_scouts_follows_what_an_evaluation_costs() -> None:
-    config = parse_config(CAMPAIGN)
-
     def asked(n_train: int, *changes: str) -> int:
-        changed = parse_config(override(config.model_dump(mode="json"), changes))
+        changed = parse_config(override(CAMPAIGN, ["budget.trials=60", *changes]))
         return n_scouts(changed, n_train, 100)
 
     structured = "search.controller=structured"
@@ -143,6 +149,10 @@ def test_the_number_of_scouts_follows_what_an_evaluation_costs() -> None:
     assert asked(20, structured, "proxy.rung=recalibrate") == FEWEST
     assert asked(50_000, structured) == MOST
     assert FEWEST < asked(400, structured, "proxy.epochs=0.5") < MOST
+    few = [asked(20, structured, "proxy.rung=recalibrate", f"budget.trials={n}") for n in range(1, 61)]
+    assert few[0] == 0  # a quarter of the budget is too little for two rounds
+    assert set(few) - {0} == set(range(2 * ROUND, FEWEST + 1))
+    assert few == sorted(few)
     assert scout_price("segmentation") == 2 * OF_MASKS < scout_price("classification") == 2 * HANDFUL
 
 
@@ -212,20 +222,34 @@ def test_first_networks_are_mostly_the_scouts_and_spread_along_the_flops(scouts:
     assert [belief.name for belief in beliefs] == ["scan", FLAT]
     made = first_networks(SPACE, beliefs, known, scouts)
     alone = first_networks(SPACE, (flat(6),), known, scouts)
-    assert len(made) == len(alone) == N_PROPOSALS
+    assert len(set(made)) == len(set(alone)) == N_PROPOSALS
     assert set(made[:6]) == set(scouted(SPACE, scouts, N_PROPOSALS, known, [0, 1, 3, 4, 5, 7]))
     assert not set(made) & set(known)
-    levels = np.sort(octaves(SPACE, np.array(alone)))
-    assert np.diff(levels).max() < 2.5 * np.diff(levels).mean()
-    truth = [amount(genome, brief=False) for genome in alone]
-    uniform = [amount(SPACE.uniform(r), brief=False) for r in np.linspace(0.05, 0.95, 200)]
-    at = octaves(SPACE, np.array([SPACE.uniform(r) for r in np.linspace(0.05, 0.95, 200)]))
+    levels = octaves(SPACE, np.array(alone))
+    assert (np.diff(levels) < 0).all()  # the dearest first, no two at one place
+    step = (levels[0] - levels[-1]) / (N_PROPOSALS - 1)
+    assert np.abs(np.diff(levels) + step).max() < 1.01 * step
+    at = octaves(SPACE, np.array(uniform := [SPACE.uniform(r) for r in np.linspace(0.05, 0.95, 200)]))
+    damage = np.array([amount(genome, brief=False) for genome in uniform])
     better = [
-        value < min(u for u, level in zip(uniform, at, strict=True) if level <= mine + 0.05)
-        for value, mine in zip(truth, octaves(SPACE, np.array(alone)), strict=True)
-        if (at <= mine + 0.05).any()
+        amount(genome, brief=False) < damage[at <= level + 0.05].min(initial=np.inf)
+        for genome, level in zip(alone, levels, strict=True)
     ]
     assert np.mean(better) > 0.6
+
+
+def test_first_networks_keep_bounds_and_spread_within_them(scouts: Scouts) -> None:
+    known = common_first(SPACE)
+
+    def allowed(genomes: np.ndarray) -> np.ndarray:
+        return octaves(SPACE, genomes) <= -2
+
+    made = first_networks(SPACE, (flat(6),), known, scouts, allowed)
+    levels = octaves(SPACE, np.array(made))
+    assert len(made) == N_PROPOSALS
+    assert levels.max() <= -2
+    assert np.ptp(levels) > 1
+    assert not first_networks(SPACE, (flat(6),), known, scouts, lambda genomes: np.zeros(len(genomes), bool))
 
 
 def search(scouts: Scouts | None, seed: int, n: int = 22) -> np.ndarray:
@@ -339,13 +363,89 @@ def test_scouting_that_is_stopped_goes_on(tmp_path: Path) -> None:
 
 def test_other_controllers_try_what_scouts_propose(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
-    campaign = launch(scouting_config("search.controller=nsga2"), url, Monitor())
+    bounded = ["search.controller=nsga2", "constraints.max_flops=0.5", "budget.trials=18"]
+    config = scouting_config(*bounded)
+    campaign = launch(config, url, Monitor())
+    problem = prepare(config, artifact_dir(url), Monitor())
     with Store(url) as store:
-        row, seen = store.campaign(campaign), store.records(campaign, stage=STAGE)
-        tried = {r.trial.genome for r in store.records(campaign)}
-    assert row.config["search"]["scouts"] == 20
-    assert len(tried & {r.trial.genome for r in seen}) >= 1
-    assert json.loads(json.dumps(row.config))["search"]["controller"] == "nsga2"
+        about = store.campaign(campaign).description
+        seen, found = store.records(campaign, stage=STAGE), store.records(campaign)
+    advice = with_scouts(Advice(), problem.space, about["groups"], seen)
+    proposed = first_networks(problem.space, advice.beliefs, problem.first, advice.scouts, problem.bounds.met)
+    assert proposed
+    assert problem.bounds.met(proposed).all()
+    asked = list(dict.fromkeys(r.trial.genome for r in found))
+    begun = len(problem.first)
+    assert asked[begun : begun + len(proposed)] == proposed
+
+
+def test_scouts_of_a_metric_help_a_search_by_the_metric(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    campaign = launch(scouting_config("search.value=metric"), url, Monitor())
+    with Store(url) as store:
+        weights = expert_weights(store, campaign)
+    assert set(weights["expert"]) >= {SCOUTS, FLAT}
+
+
+class Losing(SerialPool):
+    """Machines that lose some evaluations."""
+
+    lost: Callable[[Trial], bool]
+
+    def completed(self, timeout: float | None = None) -> list[Outcome]:
+        trials = {trial.number: trial for trial in self._waiting}
+        return [
+            Outcome(found.number, "lost", error="the worker died")
+            if self.lost(trials[found.number])
+            else found
+            for found in super().completed(timeout)
+        ]
+
+
+def carried_out(store: Store, pool: SerialPool, genomes: Sequence[Genome]) -> list[Record]:
+    (row,) = store.campaigns()
+    trials = [Trial(n, genome, "scout") for n, genome in enumerate(genomes)]
+    return carry_out(trials, STAGE, SPACE, pool, store, row.id, lambda done, trial: None)
+
+
+def test_lost_scouts_stop_scouting_only_where_nothing_else_is_known(tmp_path: Path) -> None:
+    workload = AnalyticWorkload(SPACE)
+    entry = CampaignEntry(
+        name="c", fingerprint=workload.fingerprint, config={}, fingerprints={}, description={}
+    )
+    genomes = [SPACE.dense, *map(tuple, strangers(5).tolist())]
+    with Store(f"sqlite:///{tmp_path / 's.db'}") as store, Losing(workload) as pool:
+        campaign_id = store.create(entry)
+        pool.lost = lambda trial: trial.genome == SPACE.dense
+        with pytest.raises(RunError, match="the worker died; when the machines are well"):
+            carried_out(store, pool, genomes)
+        assert [r.trial.number for r in store.records(campaign_id, stage=STAGE)] == [1, 2, 3, 4, 5]
+        pool.lost = lambda trial: False  # the machines are well again: only what was lost is sent
+        assert all(r.complete for r in carried_out(store, pool, genomes))
+        more = [*genomes, *map(tuple, strangers(8).tolist()[5:])]
+        pool.lost = lambda trial: trial.number == 7
+        assert [r.outcome.status for r in carried_out(store, pool, more)].count("lost") == 1
+        assert len(store.records(campaign_id, stage=STAGE)) == len(more)
+        with pytest.raises(StoreError, match="cannot go on: its record 0"):
+            carried_out(store, pool, genomes[::-1])
+
+
+def test_where_branches_may_fall_scouts_are_legal_genomes() -> None:
+    model, image = _levels(), torch.randn(2, 1, 8, 8)
+    space = trace(model, image, verify=False, depth=True, round_to=1)
+    assert any(space.falls)
+
+    def seen(trial: Trial) -> Record:
+        lost = float(1 - np.mean(np.array(trial.genome) / np.array(space.dense)))
+        outcome = Outcome(trial.number, "complete", {"disagreement": lost})
+        return Record(trial, outcome, space.cost(trial.genome).row(0))
+
+    found = send(space, common_first(space), 40, 0, lambda trials: [seen(trial) for trial in trials])
+    genomes = [r.trial.genome for r in found]
+    assert len(set(genomes)) == len(genomes) == min(40, space.size)
+    assert all(space.check(genome) == genome for genome in genomes)
+    scouts = scouts_of(space, found)
+    assert all(space.check(genome) == genome for genome in first_networks(space, (), [space.dense], scouts))
 
 
 def test_a_campaign_without_scouts_says_so_and_sends_none(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ class Bench:
         return Teacher(self.dense) if self.settings.distill else None
 
     @property
+    def looked_through(self) -> nn.Module:
+        """What scouts are sliced from: weights trained for all widths where there are any."""
+        return self.dense if self.jointly is None else self.jointly
+
+    @property
     def start(self) -> nn.Module:
         """What the tuning rungs slice from."""
         return self.shared if self.settings.start == "shared" else self.dense

@@ -74,7 +74,7 @@ def _glance(network: nn.Module, bench: Bench, seed: int) -> None:
 RUNGS: Mapping[str, Rung] = {
     rung.name: rung
     for rung in (
-        Rung("scout", lambda bench: bench.jointly or bench.dense, _glance, own=True, brief=True),
+        Rung("scout", lambda bench: bench.looked_through, _glance, own=True, brief=True),
         Rung("recalibrate", lambda bench: bench.dense, _recalibrate),
         Rung("shared", lambda bench: bench.shared, _recalibrate, own=True),
         Rung("finetune", lambda bench: bench.start, _tune),

@@ -1,4 +1,4 @@
-"""Prior versus outcome of a stored campaign, as pandas frames for reports. Recomputed from its records."""
+"""Experts versus outcome of a stored campaign, as pandas frames for reports. Recomputed from its records."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def expert_weights(store: Store, campaign_id: str, every: int = 5) -> "pd.DataFr
     """What each expert counted as measurements came in: columns "networks", "expert", "weight".
 
     One row per expert and so many measured networks, dense apart; the last rows are of all of them. Empty
-    where the campaign had no prior, or has measured too little.
+    where the campaign had neither prior nor scouts, or has measured too little.
     """
     import pandas as pd
 
@@ -47,11 +47,10 @@ def last_weights(store: Store, campaign_id: str) -> dict[str, float]:
 
 
 def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
-    """Damage of keeping a quarter of one group alone, as the prior foresaw it and as it turned out.
+    """Damage of keeping a quarter of one group alone, as experts foresaw it and as it turned out.
 
     Columns "group"; one per expert, scaled to how steep this campaign was as a whole; "observed" and "sd",
-    the posterior of a damage model that knew nothing before. Empty where there was no prior, or too little
-    was measured.
+    the posterior of a damage model that knew nothing before. Empty as `expert_weights`.
     """
     import pandas as pd
 
@@ -85,7 +84,8 @@ def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, list[Terms]] | 
     if not isinstance(past, PastCampaign):
         return None
     advice = with_scouts(advice, past.space, past.groups, seen)
-    return past, make_experts(past.space, advice.beliefs, advice.scouts)
+    experts = make_experts(past.space, advice.beliefs, advice.scouts)
+    return (past, experts) if len(experts) > 1 else None
 
 
 def _weights(past: PastCampaign, experts: Sequence[Terms], n: int) -> dict[str, float]:

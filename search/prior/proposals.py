@@ -1,6 +1,7 @@
-"""A prior's word for controllers that hold no model: networks to try first."""
+"""What experts would try first: networks for every controller, also those that hold no model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,13 +11,16 @@ from search.controllers.structured.scouts import Scouts
 from search.controllers.structured.terms import Scales, Terms
 from search.genes import Genes, octaves
 from search.prior.lessons import Lesson
-from spaces.fronts import OCTAVES, non_dominated
+from spaces.fronts import OCTAVES
 from spaces.messages import Genome
 from spaces.space import ChannelSpace
 
 N_PROPOSALS = 8
 _PATHS = 96
 _GENERATIONS, _CHILDREN = 8, 400
+
+Allowed: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Genomes (n, n_groups) to whether each may be tried, (n,)."""
 _SCALES = 64
 
 
@@ -26,6 +30,7 @@ def proposals(
     n: int = N_PROPOSALS,
     known: Sequence[Genome] = (),
     places: Sequence[int] | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Genome]:
     """Networks that cost least damage by a belief alone, spread evenly along the FLOPs axis.
 
@@ -35,6 +40,7 @@ def proposals(
         n: How many, at most; fewer in small spaces.
         known: Genomes that are tried anyway.
         places: Which of the n levels, dearest first, where experts share the axis; None: all of them.
+        allowed: Which genomes may be tried; None: all.
     """
     terms, scales = Terms(space, belief), Scales()
 
@@ -43,11 +49,15 @@ def proposals(
 
     candidates = Candidates(space, Genes(space))
     paths = candidates.paths(predict, _PATHS, np.random.default_rng(0))
-    return _spread(space, paths, n, known, places)
+    return _spread(space, paths, n, known, places, allowed)
 
 
 def first_networks(
-    space: ChannelSpace, experts: Sequence[Belief], known: Sequence[Genome], scouts: Scouts | None = None
+    space: ChannelSpace,
+    experts: Sequence[Belief],
+    known: Sequence[Genome],
+    scouts: Scouts | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Genome]:
     """What experts would try first, in turn along the FLOPs axis: none is trusted alone.
 
@@ -59,10 +69,10 @@ def first_networks(
     others = [place for place in every if scouts is None or place % 4 == 2]
     if scouts is not None:
         theirs = [place for place in every if not informed or place not in others]
-        asked += scouted(space, scouts, N_PROPOSALS, known, theirs)
+        asked += scouted(space, scouts, N_PROPOSALS, known, theirs, allowed)
     for k, belief in enumerate(informed):
         places = others[k :: len(informed)]
-        asked += proposals(space, belief, N_PROPOSALS, [*known, *asked], places)
+        asked += proposals(space, belief, N_PROPOSALS, [*known, *asked], places, allowed)
     return asked
 
 
@@ -72,10 +82,11 @@ def scouted(
     n: int = N_PROPOSALS,
     known: Sequence[Genome] = (),
     places: Sequence[int] | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Genome]:
-    """Networks that nothing cheaper beats by what scouts saw, spread evenly along the FLOPs axis.
+    """Networks that lose least by what scouts saw, spread evenly along the FLOPs axis.
 
-    The front of the scouts' damage model, found by crossing and changing the front of the scouts themselves.
+    The scouts themselves, and what comes of crossing and changing the best of them at each level.
 
     Args:
         space: Of the target.
@@ -83,16 +94,23 @@ def scouted(
         n: How many, at most; fewer in small spaces.
         known: Genomes that are tried anyway.
         places: As in `proposals`.
+        allowed: As in `proposals`.
     """
     candidates, rng = Candidates(space, Genes(space)), np.random.default_rng(0)
     rows = scouts.evidence.genomes
     for _ in range(_GENERATIONS):
-        damage = scouts.damage(rows)
-        front = rows[non_dominated(np.column_stack([octaves(space, rows), damage]))]
-        rows = np.unique(np.concatenate([front, candidates.offspring(front, _CHILDREN, rng)]), axis=0)
-    damage = scouts.damage(rows)
-    front = rows[non_dominated(np.column_stack([octaves(space, rows), damage]))]
-    return _spread(space, front, n, known, places)
+        best = _best_by_level(octaves(space, rows), scouts.damage(rows))
+        rows = np.unique(
+            np.concatenate([rows[best], candidates.offspring(rows[best], _CHILDREN, rng)]), axis=0
+        )
+    return _spread(space, rows, n, known, places, allowed, scouts.damage(rows))
+
+
+def _best_by_level(at: np.ndarray, damage: np.ndarray) -> np.ndarray:
+    """Indices of what loses least on each quarter of an octave: cheap marvels oust no dearer kin."""
+    order = np.argsort(damage, kind="stable")
+    _, first = np.unique(np.round(4 * at[order]), return_index=True)
+    return order[first]
 
 
 def portfolio(
@@ -133,16 +151,29 @@ def _spread(
     n: int,
     known: Sequence[Genome],
     places: Sequence[int] | None = None,
+    allowed: Allowed | None = None,
+    damage: np.ndarray | None = None,
 ) -> list[Genome]:
-    """Of some genomes, those nearest to n levels between dense and the cheapest of them."""
-    new = [genome for genome in dict.fromkeys(map(tuple, rows.tolist())) if genome not in set(known)]
-    if not new:
+    """Of some genomes, one for each of n levels between the dearest and the cheapest: the nearest.
+
+    Where damage is given, (rows,), the one that loses least within half the distance of two levels.
+    """
+    tried = set(known)
+    new = np.array([tuple(row) not in tried for row in rows.tolist()], dtype=bool)
+    if allowed is not None:
+        new &= allowed(rows)
+    if not new.any():
         return []
-    at = octaves(space, np.array(new))
-    levels = np.linspace(max(float(at.min()), -OCTAVES), 0.0, n + 2)[1:-1][::-1]
+    rows, at = rows[new], octaves(space, rows[new])
+    top = 0.0 if allowed is None else float(octaves(space, rows).max())
+    levels = np.linspace(max(float(at.min()), -OCTAVES), top, n + 2)[1:-1][::-1]
+    loss = np.zeros(len(rows)) if damage is None else damage[new]
+    within = 0.0 if damage is None else (levels[0] - levels[-1]) / max(n - 1, 1) / 2
     chosen: dict[Genome, None] = {}
     for place in range(n) if places is None else places:
-        left = [i for i in range(len(new)) if new[i] not in chosen]
-        if left:
-            chosen[new[min(left, key=lambda i: abs(at[i] - levels[place]))]] = None
+        gaps = np.maximum(np.abs(at - levels[place]), within)
+        for i in np.lexsort((loss, gaps)):
+            if (genome := tuple(rows[i].tolist())) not in chosen:
+                chosen[genome] = None
+                break
     return list(chosen)

@@ -31,7 +31,7 @@ class Candidates:
             for i, choices in enumerate(self._choices)
             for kept in choices
         ]
-        self._alone = np.array(alone)
+        self._alone = space.settled(np.array(alone))
         self._ends = np.cumsum([len(choices) for choices in self._choices])[:-1]
 
     def paths(self, predict: Predict, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -53,7 +53,7 @@ class Candidates:
                 tried[:, i] = np.tile(self._choices[i], n)
                 flops = octaves(self._space, tried).reshape(n, -1)
                 genomes[:, i] = self._choices[i][(tables[i] + prices[:, None] * flops).argmin(axis=1)]
-        return genomes
+        return self._space.settled(genomes)
 
     def offspring(self, parents: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Crossovers of two parents, half of them, and lognormal steps in about one to three genes."""
