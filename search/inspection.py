@@ -152,8 +152,8 @@ def expect(
     replicates = min(DENSE_REPLICATES, config.budget.trials)
     search_s = replicates * (trial_steps * dense.step_s + dense_s)
     search_s += (config.budget.trials - replicates) * trial_s
-    scout_s = candidate.validation_s * scout_price(task.kind) / stopwatch.looked_at
-    search_s += n_scouts(config, n_train, len(splits.val)) * scout_s
+    if scouts := n_scouts(config, n_train, len(splits.val)):
+        search_s += scouts * candidate.validation_s * scout_price(config.task.kind) / stopwatch.looked_at
     workers = 1
     if config.execution.executor == "ray":
         workers = min(config.execution.workers, config.search.lag + 1, config.budget.trials)

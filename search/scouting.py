@@ -22,7 +22,7 @@ from search.controllers.bounded import Bounded
 from search.controllers.registry import make_controller
 from search.controllers.structured.belief import Belief, flat
 from search.controllers.structured.evidence import Ledger
-from search.controllers.structured.scouts import DOUBT, Scouts
+from search.controllers.structured.scouts import Scouts
 from search.monitor import Monitor
 from search.prior.advice import Advice, stored_advice
 from search.prior.features import fisher_shares
@@ -123,7 +123,7 @@ def own_beliefs(groups: Groups) -> tuple[Belief, ...]:
     n, shares = len(groups), fisher_shares(groups)
     if shares is None:
         return (flat(n),)
-    return Belief(SCAN, scan_slopes(shares), np.full(n, DOUBT)), flat(n)
+    return Belief(SCAN, scan_slopes(shares), np.ones(n)), flat(n)
 
 
 def with_scouts(advice: Advice, space: ChannelSpace, groups: Groups, records: Sequence[Record]) -> Advice:

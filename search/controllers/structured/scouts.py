@@ -22,9 +22,6 @@ SCOUTS = "scouts"
 LINK = np.array([0.5, 0.6, 0.8, 1.0])
 """Damage per damage that scouts see, on each piece, before anything is known: tuning mends what is mild."""
 
-DOUBT = 0.6
-"""How far the rest of the damage may be off, in units of what the flat expert allows it."""
-
 _KNOTS = np.array([0.0, 0.4, 1.0, 2.0])
 """Of the damage that scouts see. Between two knots the link is a straight line; its slope is free."""
 
@@ -69,7 +66,7 @@ class ScoutFeatures(Features):
 
 
 class ScoutTerms(Terms):
-    """Damage that follows what scouts see along a line of free slopes, and a doubted rest as `Terms` has it.
+    """Damage that follows what scouts see along a line of free slopes, and a rest as free as `Terms` has it.
 
     Where no scout went near, what it would have seen is doubted, too: the covariance of the scouts' own model
     counts, by the square of the mean slope.
@@ -82,18 +79,18 @@ class ScoutTerms(Terms):
 
     def __init__(self, scouts: Scouts) -> None:
         n_groups = len(scouts.space.groups)
-        belief = Belief(SCOUTS, np.ones((n_groups, PIECES)), np.full(n_groups, DOUBT))
+        belief = Belief(SCOUTS, np.ones((n_groups, PIECES)), np.ones(n_groups))
         super().__init__(scouts.space, belief)
         self._plain, self._model = scouts.model
 
     def features(self, genomes: np.ndarray) -> ScoutFeatures:
         """See `Terms.features`."""
-        mine, plain = super().features(genomes), self._plain.features(genomes)
+        plain = super().features(genomes)
         seen, told = self._model.whitened(plain)
         pieces = np.clip(seen[:, None] - _KNOTS, 0.0, np.append(np.diff(_KNOTS), np.inf))
         pieces[:, 0] += np.minimum(seen, 0.0)
-        rest = (DOUBT * mine.products, mine.octaves, mine.pruned, DOUBT * mine.free)
-        return ScoutFeatures(pieces * LINK, mine.own, *rest, plain.common, told)
+        rest = (plain.own, plain.products, plain.octaves, plain.pruned)
+        return ScoutFeatures(pieces * LINK, *rest, plain.common, told)
 
     def parts(self, a: Features, b: Features) -> np.ndarray:
         """See `Terms.parts`; what scouts would have seen counts to what groups have in common."""
@@ -112,6 +109,7 @@ class ScoutTerms(Terms):
         variances[0] += _FOLLOWS * np.maximum(unseen, 0.0)
         return variances
 
-    def _plainly(self, a: ScoutFeatures) -> Features:
+    @staticmethod
+    def _plainly(a: ScoutFeatures) -> Features:
         """The same genomes, as the scouts' model has them."""
-        return Features(a.ramps, a.own / DOUBT, a.products / DOUBT, a.octaves, a.pruned, a.free / DOUBT)
+        return Features(a.ramps, a.own, a.products, a.octaves, a.pruned)

@@ -54,7 +54,6 @@ class Features:
         products: (n, n_pairs) of neighbouring pruning ratios.
         octaves: (n, n_groups) octaves pruned over sqrt(n_groups).
         pruned: (n, 1) 1 where anything is.
-        free: (n, 1) how much of the smooth rest there is.
     """
 
     common: np.ndarray
@@ -62,7 +61,6 @@ class Features:
     products: np.ndarray
     octaves: np.ndarray
     pruned: np.ndarray
-    free: np.ndarray
 
     def __len__(self) -> int:
         return len(self.common)
@@ -106,8 +104,7 @@ class Terms:
         scale = np.sqrt(max(len(self._pairs), 1))
         common = (ramps * self.belief.slopes).sum(axis=1)
         pruned = (octaves > 0).any(axis=1, keepdims=True).astype(float)
-        free = np.ones((len(ramps), 1))
-        return Features(common, own, products / scale, octaves / np.sqrt(n_groups), pruned, free)
+        return Features(common, own, products / scale, octaves / np.sqrt(n_groups), pruned)
 
     def ramps(self, genomes: np.ndarray) -> np.ndarray:
         """Damage that flat belief expects, by group and piece: (n, n_groups) -> (n, n_groups, n_pieces)."""
@@ -128,8 +125,7 @@ class Terms:
         common, own, products, step = (
             getattr(a, kind) @ getattr(b, kind).T for kind in ("common", "own", "products", "pruned")
         )
-        rest = (a.free @ b.free.T) * _rest(a.octaves, b.octaves)
-        return np.stack([common, own, _UNIT * products, _UNIT * rest, step])
+        return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.octaves, b.octaves), step])
 
     def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
         """Prior covariance of the damage: (n, m)."""
@@ -138,7 +134,7 @@ class Terms:
     def variances(self, a: Features) -> np.ndarray:
         """The diagonals of `parts`: (5, n)."""
         squares = [np.square(part).sum(axis=1) for part in (a.common, a.own, _UNIT**0.5 * a.products)]
-        rest = _UNIT * a.free[:, 0] ** 2 * (1 - np.square(_matern(np.linalg.norm(a.octaves, axis=1))))
+        rest = _UNIT * (1 - np.square(_matern(np.linalg.norm(a.octaves, axis=1))))
         return np.stack([*squares, rest, a.pruned[:, 0]])
 
     def variance(self, a: Features, scales: Scales) -> np.ndarray:
