@@ -154,7 +154,7 @@ def advice_of(campaign_id: str, problem: Problem, store: Store, pool: Pool, moni
     advice, settings = stored_advice(about), problem.config.search
     if not settings.scouts:
         return advice
-    allowed = problem.bounds.met
+    allowed = problem.bounds.met if problem.bounds.most else None
     own = first_networks(space, advice.beliefs or own_beliefs(about["groups"]), first, None, allowed)
     try:
         with monitor.stage("scouting") as advance:

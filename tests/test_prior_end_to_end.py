@@ -10,6 +10,7 @@ from search.cli import main
 from search.prior.advice import stored_advice
 from search.prior.file import load_prior
 from search.prior.history import expert_weights
+from search.scouting import STAGE
 from search.store.archive import Store
 
 pytestmark = pytest.mark.data
@@ -62,20 +63,21 @@ def test_what_two_data_sets_teach_starts_the_search_on_a_third(call: Call) -> No
     status, out, err = call("prior", "fit", "paretoprune.db", "--out", "prior.safetensors")
     assert status == 0, err
     assert "2 campaigns" in out
-    target = example("pneumoniamnist", "structured", "budget.trials=18")
+    learnt = ("data.train_limit=240", "data.val_limit=96", "recipe.epochs=10")  # on any processor
+    target = example("pneumoniamnist", "structured", "budget.trials=18", "search.scouts=24", *learnt)
     status, _, err = call(*target, "--prior", "prior.safetensors")
     assert status == 0, err
     assert "prior of 2 campaigns" in err
     with Store("sqlite:///paretoprune.db") as store:
         row = store.campaigns()[-1]
-        records = store.records(row.id)
-        assert not expert_weights(store, row.id).empty
+        records, seen = store.records(row.id), store.records(row.id, stage=STAGE)
+        assert set(expert_weights(store, row.id)["expert"]) == {"scouts", "meta", "scan", "flat"}
+    assert len(seen) == 24
     digest = load_prior("prior.safetensors").sha256
     assert row.config["search"]["prior_sha256"] == row.description["prior"]["sha256"] == digest
     advice = stored_advice(row.description)
     assert {belief.name for belief in advice.beliefs} == {"meta", "scan", "flat"}
-    first = [record.trial.genome for record in records]
-    assert set(advice.proposals) <= set(first)
+    assert set(advice.proposals) <= {record.trial.genome for record in seen}  # they are looked at first
 
     status, _, err = call("report", row.id, "--out", "page.html")
     assert status == 0, err
@@ -91,7 +93,8 @@ def test_what_two_data_sets_teach_starts_the_search_on_a_third(call: Call) -> No
 
 
 def test_the_builtin_prior_starts_a_search_without_what_it_knows_of_the_same_images(call: Call) -> None:
-    target = example("pneumoniamnist", "random", "budget.trials=16")
+    learnt = ("data.train_limit=240", "data.val_limit=96", "recipe.epochs=10")
+    target = example("pneumoniamnist", "random", "budget.trials=16", *learnt)
     status, _, err = call(*target, "--prior", "builtin")
     assert status == 0, err
     assert "more have seen these images and do not count" in err

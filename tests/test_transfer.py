@@ -92,13 +92,15 @@ def test_what_is_missing_or_kept_twice_counts_once(tmp_path: Path) -> None:
     assert len(load(tmp_path)) == len(rows())
 
 
-def test_the_committed_table_is_of_the_committed_searches() -> None:
-    with RESULTS.with_suffix(".csv").open() as file:
+@pytest.mark.parametrize("is_live", RESULTS)
+def test_the_committed_table_is_of_the_committed_searches(is_live: bool) -> None:
+    path = RESULTS[is_live]
+    with path.with_suffix(".csv").open() as file:
         flat = [
             {k: v if k in ("pair", "arm") else float(v) if v else None for k, v in row.items()}
             for row in csv.DictReader(file)
         ]
-    kept = json.loads(RESULTS.read_text())["arms"]
+    kept = json.loads(path.read_text())["arms"]
     again = summary(by_arm(flat))
     for arm, row in again.items():
         for key, value in row.items():
