@@ -157,11 +157,10 @@ def test_the_number_of_scouts_follows_what_an_evaluation_costs() -> None:
 
 
 def test_an_evaluator_of_ones_own_cannot_scout() -> None:
-    table = CAMPAIGN
     own = ["task.evaluator=mine:judge", "search.value=metric"]
     with pytest.raises(ConfigError, match=r"search\.scouts compare outputs"):
-        parse_config(override(table, [*own, "search.scouts=8"]))
-    controlled = parse_config(override(table, [*own, "search.controller=structured"]))
+        parse_config(override(CAMPAIGN, [*own, "search.scouts=8"]))
+    controlled = parse_config(override(CAMPAIGN, [*own, "search.controller=structured"]))
     assert n_scouts(controlled, 500, 100) == 0
 
 
@@ -289,13 +288,9 @@ def test_a_search_with_scouts_is_sooner_at_the_front(scouts: Scouts) -> None:
 # In a campaign
 
 
-Config = Callable[..., CampaignConfig]
-
-
 def scouting_config(*changes: str) -> CampaignConfig:
-    table = CAMPAIGN
     own = ["search.controller=structured", "search.scouts=20", "budget.trials=14", "search.lag=2"]
-    return parse_config(override(table, [*own, *changes]))
+    return parse_config(override(CAMPAIGN, [*own, *changes]))
 
 
 def test_a_campaign_sends_scouts_keeps_what_they_saw_and_goes_on_the_same(tmp_path: Path) -> None:
