@@ -17,11 +17,11 @@ from spaces.space import ChannelSpace
 
 N_PROPOSALS = 8
 _PATHS = 96
+_SCALES = 64
 _GENERATIONS, _CHILDREN = 8, 400
 
 Allowed: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Genomes (n, n_groups) to whether each may be tried, (n,)."""
-_SCALES = 64
 
 
 def proposals(
