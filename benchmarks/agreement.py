@@ -25,7 +25,6 @@ import json
 import os
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,10 @@ import torch
 
 from benchmarks.cases import CASES, LAG, Bank
 from benchmarks.generalisation import deployed
+from benchmarks.provenance import made
 from search.controllers.base import Controller, Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.structured.controller import StructuredController
-from search.describe import versions
 from search.genes import octaves
 from search.start import common_first
 from spaces.fronts import MARGIN, OCTAVES, hypervolume, non_dominated
@@ -159,7 +158,7 @@ def _reached(values: list[float], goal: float, begun: int) -> int:
 def write(out: Path, rows: list[dict[str, Any]]) -> None:
     """All searches, one a line, and what they say."""
     rows = sorted(rows, key=lambda row: (row["data"], CONTROLLERS.index(row["controller"]), row["seed"]))
-    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    about = made()
     head = json.dumps({**about, "data_sets": summary(rows)}, indent=1).removesuffix("\n}")
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     out.write_text(f'{head},\n "searches": [\n  {lines}\n ]\n}}\n')

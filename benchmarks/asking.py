@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,16 @@ from scipy.linalg import solve_triangular
 
 from benchmarks import transfer
 from benchmarks.bank_files import recorded
+from benchmarks.provenance import made
 from benchmarks.transfer_report import padded
 from benchmarks.transfer_tasks import Task, prior_of, read, sources
 from search.controllers.base import Yardstick
 from search.controllers.structured import controller as asking
 from search.controllers.structured import model as modelling
 from search.controllers.structured.belief import Belief
-from search.controllers.structured.candidates import Predict
 from search.controllers.structured.controller import StructuredController
 from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.mixture import Mixture
-from search.describe import versions
 from search.prior.model import SCAN
 from search.prior.proposals import proposals
 from spaces.fronts import OCTAVES, non_dominated
@@ -68,10 +66,10 @@ class AsMeasured(StructuredController):
     """Improves on the front as it was measured, not as it is believed."""
 
     def _believed_front(
-        self, predict: Predict, known: np.ndarray
+        self, mean: Callable[[np.ndarray], np.ndarray], known: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         genomes = np.concatenate([np.array([self.space.dense]), known])
-        octaves, worth = self._octaves(genomes), self._scale.worth(predict(genomes)[0])
+        octaves, worth = self._octaves(genomes), self._scale.worth(mean(genomes))
         evidence = self._ledger.evidence(self.space.dense)
         if evidence is not None:
             worth[1 : 1 + len(evidence.readings)] = self._scale.worth(evidence.readings)
@@ -214,7 +212,7 @@ def report(kept: Path) -> str:
     rows = [json.loads(line) for line in lines]
     means = summary(rows)
     seeds = len({row["seed"] for row in rows})
-    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions(), "seeds": seeds}
+    about = {**made(), "seeds": seeds}
     RESULTS.write_text(json.dumps({**about, "ways": means}, indent=1) + "\n")
     table = ["| asking | after 20 | after 60 | apart, thought out on | apart, others | worst |"]
     table.append("|---|---|---|---|---|---|")

@@ -29,7 +29,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ from benchmarks.bank_files import (
     summary,
 )
 from benchmarks.pairs import DATA, FAMILY, PAIRS, config_of
+from benchmarks.provenance import made
 from evaluators.disagreement import Disagreement
 from evaluators.evaluation import NetworkEvaluator
 from evaluators.identity import seed_of
@@ -59,7 +59,7 @@ from search import scouting
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
 from search.controllers.structured.scouts import Scouts
-from search.describe import describe_problem, versions
+from search.describe import describe_problem
 from search.genes import Genes
 from search.monitor import Monitor, TerminalMonitor
 from search.prepare import prepare
@@ -263,7 +263,7 @@ def keep(name: str, rows: list[dict[str, Any]]) -> None:
     """Write results into banks.json, beside what else is there."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     rows = json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 4))
-    known |= {name: rows, "date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    known |= {name: rows, **made()}
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
 
 

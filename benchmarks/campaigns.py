@@ -20,12 +20,11 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.provenance import made
 from search.config import load_config
-from search.describe import versions
 from search.launch import launch, resume
 from search.monitor import Monitor
 from search.store.archive import Store
@@ -182,7 +181,7 @@ def summed_up(name: str, store: Store, campaign_id: str) -> dict[str, Any]:
 def write(name: str, result: Mapping[str, Any]) -> None:
     """Beside the other cases."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
-    found |= {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    found |= made()
     found["cases"][name] = dict(result)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -21,7 +21,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,14 @@ import torch
 
 from benchmarks.cases import CASES, LAG, Bank
 from benchmarks.generalisation import deployed
+from benchmarks.provenance import made
 from search.controllers.base import Yardstick
 from search.controllers.registry import make_controller
 from search.controllers.sampling import StratifiedSampler
+from search.controllers.structured.belief import PIECES, Belief
 from search.controllers.structured.controller import StructuredController
-from search.describe import versions
+from search.controllers.structured.evidence import Ledger
+from search.controllers.structured.scouts import Scouts
 from search.genes import octaves
 from search.schedule import SingleRung
 from search.start import common_first
@@ -91,12 +93,29 @@ def _known(name: str, seed: int, n: int, noise: float, stops: tuple[int, ...]) -
     return [front_hypervolume(flops[:k], np.array(truth[:k]), 0.9, 0.5) for k in stops]
 
 
-def asks() -> dict[str, float]:
-    """Seconds of processor time an ask, told something new each time."""
+def asks() -> dict[str, dict[str, float]]:
+    """Seconds of processor time an ask, told something new each time, by what the controller goes by."""
     space = ChannelSpace.chain([64] * 20 + [128] * 20 + [256] * 20, round_to=8)
-    first = common_first(space)
-    proposer = make_controller("structured", space, (FLOPS, AUC), 0, first, yardstick=Yardstick(0.5))
-    sampler, rng = StratifiedSampler(space), np.random.default_rng(0)
+    first, rng, n = common_first(space), np.random.default_rng(0), len(space.groups)
+    sampler, dense = StratifiedSampler(space), space.cost(space.dense).flops[0]
+    genomes = [*first, *(sampler.draw(rng) for _ in range(494))]
+    steep = rng.lognormal(0.0, 0.5, (2, n, 1))
+    experts = [Belief(name, np.tile(steep[i], PIECES), np.full(n, 0.5)) for i, name in enumerate("ab")]
+    looks = Ledger(Yardstick())
+    for genome in genomes[:128]:
+        looks.add(genome, float(np.log2(space.cost(genome).flops[0] / dense)), None)
+    seen = looks.evidence(space.dense)
+    assert seen is not None
+    kinds: dict[str, dict[str, Any]] = {"alone": {}, "with a prior": {"beliefs": experts}}
+    kinds["with a prior and scouts"] = {"beliefs": experts, "scouts": Scouts(space, seen)}
+    return {kind: _asks(space, genomes, options) for kind, options in kinds.items()}
+
+
+def _asks(space: ChannelSpace, genomes: list[Genome], options: dict[str, Any]) -> dict[str, float]:
+    first, rng = common_first(space), np.random.default_rng(1)
+    proposer = make_controller(
+        "structured", space, (FLOPS, AUC), 0, first, yardstick=Yardstick(0.5), **options
+    )
 
     def tell(number: int, genome: Genome) -> None:
         cost = space.cost(genome).row(0)
@@ -105,7 +124,7 @@ def asks() -> dict[str, float]:
         outcome = Outcome(number, "complete", {"auc": float(cases.mean())}, {"metric": cases})
         proposer.tell(Record(Trial(number, genome), outcome, cost))
 
-    for number, genome in enumerate([*first, *(sampler.draw(rng) for _ in range(494))]):
+    for number, genome in enumerate(genomes):
         tell(number, genome)
     waiting = proposer.ask(LAG + len(first))
     seconds = []
@@ -226,7 +245,7 @@ def main() -> None:
     result = json.loads(out.read_text()) if out.exists() else {"runs": []}
 
     def save() -> None:
-        about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+        about = made()
         out.write_text(json.dumps({**result, **about}, indent=1) + "\n")
 
     if "analytic" in options.parts:

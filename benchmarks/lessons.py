@@ -18,7 +18,6 @@ Results: lessons.json.
 """
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,15 @@ import numpy as np
 
 from benchmarks.bank_files import read_bank, recorded
 from benchmarks.pairs import DATA
+from benchmarks.provenance import made
 from search.controllers.structured import model as damage
 from search.controllers.structured.belief import PIECES, Belief, flat
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
-from search.describe import versions
 from search.prior.corpus import PastCampaign
 from search.prior.features import fisher_shares
 from search.prior.lessons import Lesson, lesson_of
-from search.prior.loglinear import FISHER_POWER, log_slopes, relative
+from search.prior.loglinear import FISHER_POWER, coefficients, relative
 
 RESULTS = Path(__file__).with_suffix(".json")
 OCTAVES = (0.25, 0.75, 1.5, 3.0)
@@ -96,7 +95,7 @@ def variants(past: PastCampaign, own: Lesson, others: list[Lesson], shape: np.nd
     found = {"flat": Terms(past.space, flat(n)), "scan": Terms(past.space, scan)}
     found |= {f"scan, power {p}": Terms(past.space, of(relative(p * shares))) for p in (0.2, 0.3, 0.5)}
     for strength in (0.1, 0.2):
-        slopes = log_slopes(others, own.features, scale, strength)
+        slopes = relative(own.features @ coefficients(others, scale, strength))
         found[f"lessons, strength {strength}"] = Terms(past.space, of(slopes))
     found["own slopes"] = Terms(past.space, of(true / true.mean()))
     found |= {"scan, shape": shaped(scan, 1.0), "scan, half of the shape": shaped(scan, 0.5)}
@@ -137,7 +136,7 @@ def main() -> None:
     ladder = [row["ladder"] for row in rows]
     tells = {key: np.corrcoef(ladder, [row[key] for row in rows])[0, 1] for key in ("spread", "power")}
     result = {"banks": rows, "ladder_tells": tells, "forecasts": [summary(scores, *key) for key in scores]}
-    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    about = made()
     rounded = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 3))
     RESULTS.write_text(json.dumps({**about, **rounded}, indent=1) + "\n")
     for line in [*rounded["banks"], rounded["ladder_tells"], *rounded["forecasts"]]:

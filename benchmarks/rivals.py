@@ -79,6 +79,9 @@ class _Answers(Mixture):
     def expecting(self, genomes: np.ndarray) -> "_Answers":
         return self
 
+    def mean(self, genomes: np.ndarray) -> np.ndarray:
+        return self._damage(genomes)
+
     def each(self, genomes: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
         return [(1.0, self._damage(genomes), np.full(len(genomes), _SURE))]
 

@@ -15,7 +15,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ import torch
 from benchmarks.bank_files import read_bank
 from benchmarks.banks import Bench
 from benchmarks.pairs import PAIRS, config_of
+from benchmarks.provenance import made
 from evaluators.networks import build_network
 from evaluators.training import tune
-from search.describe import versions
 from search.genes import octaves
 from search.monitor import Monitor
 from spaces.messages import Genome, Trial
@@ -80,7 +79,7 @@ def rows_of(
 
 def write(kept: dict[str, list[dict[str, Any]]]) -> None:
     """All pairs, one network a line."""
-    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
+    about = made()
     head = json.dumps(about, indent=1).removesuffix("\n}")
     body = ",\n".join(
         f'  "{name}": [\n   ' + ",\n   ".join(json.dumps(row) for row in rows) + "\n  ]"

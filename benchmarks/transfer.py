@@ -72,7 +72,10 @@ SCOUTED = {
     "nsga2 + scouts": "nsga2",
     "prior LODO + scouts": "structured",
     "prior LOAO + scouts": "structured",
+    "prior LODO LOAO + scouts": "structured",
+    "prior shuffled + scouts": "structured",
     "prior inverted + scouts": "structured",
+    "prior of the wrong task + scouts": "structured",
 }
 """Arms that send scouts, and which controller is told what they saw."""
 WRONG = ("prior shuffled", "prior inverted", "prior of the wrong task")
@@ -151,10 +154,9 @@ def _advised(task: Task, arm: str, seed: int, cache: Path) -> tuple[Advice, int]
         return None
     look, space, groups = task.look, task.space, task.about["groups"]
     beliefs = scouting.own_beliefs(groups) if arm != "scouts alone" else (flat(len(groups)),)
-    if arm.startswith("prior"):
-        beliefs = _prior(task, arm.removesuffix(" + scouts"), seed, cache).expect(groups).experts
-    if "inverted" in arm:
-        beliefs = (inverted(beliefs[0]), *beliefs[1:])
+    if (name := arm.removesuffix(" + scouts")).startswith("prior"):
+        meta, *others = _prior(task, name, seed, cache).expect(groups).experts
+        beliefs = (corrupted(meta, name, seed), *others)
     first = [*task.first, *first_networks(space, beliefs, task.first)]
     seen = scouting.send(space, first, task.scouts[0], seed, lambda trials: [look(trial) for trial in trials])
     advice = scouting.with_scouts(Advice(beliefs), space, groups, seen)
@@ -226,20 +228,21 @@ def _advice(
         own = replace(scan, slopes=np.repeat((slopes / slopes.mean())[:, None], PIECES, axis=1))
         return (own, flat(len(space.groups))), proposals(space, own, known=first)
     meta, *others = expected.experts
-    if arm == "prior shuffled":
-        order = np.random.default_rng([seed, 3]).permutation(len(meta.slopes))
-        meta = replace(meta, slopes=meta.slopes[order], doubt=meta.doubt[order])
-    if arm == "prior inverted":
-        meta = inverted(meta)
+    meta = corrupted(meta, arm, seed)
     asked = first_networks(space, (meta, *others), first)
     if arm == "without safeguards":
         return (replace(meta, name=FLAT),), asked
     return (meta, *others), asked
 
 
-def inverted(belief: Belief) -> Belief:
-    """What is steep taken for flat, and the other way round."""
-    return replace(belief, slopes=(1 / belief.slopes) / (1 / belief.slopes).mean())
+def corrupted(belief: Belief, arm: str, seed: int) -> Belief:
+    """Another group's slopes for each, or what is steep taken for flat and the other way round."""
+    if arm == "prior shuffled":
+        order = np.random.default_rng([seed, 3]).permutation(len(belief.slopes))
+        return replace(belief, slopes=belief.slopes[order], doubt=belief.doubt[order])
+    if arm == "prior inverted":
+        return replace(belief, slopes=(1 / belief.slopes) / (1 / belief.slopes).mean())
+    return belief
 
 
 def _prior(task: Task, arm: str, seed: int, cache: Path) -> LayerPrior:

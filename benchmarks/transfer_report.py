@@ -12,7 +12,6 @@ import csv
 import json
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pairs import DATA
+from benchmarks.provenance import made
 from benchmarks.transfer import ABLATIONS, ARMS, PRIORS, SCOUTED, WRONG
 from benchmarks.transfer_picture import picture
-from search.describe import versions
 
 RESULTS = {kind: Path(__file__).with_name(f"transfer{'_live' * kind}.json") for kind in (False, True)}
 PICTURE = Path(__file__).parent.parent / "docs" / "transfer.svg"
@@ -243,7 +242,7 @@ def report(kept: Path, is_live: bool) -> str:
     flat = figures(rows)
     arms = by_arm(flat)
     means = summary(arms)
-    about = {"date": datetime.now(UTC).date().isoformat(), "versions": versions(), "trials": TRIALS}
+    about = {**made(), "trials": TRIALS}
     result = {**about, "targets": targets(rows, arms), "arms": means}
     path = RESULTS[is_live]
     path.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _on_a_line, json.dumps(result, indent=1)) + "\n")

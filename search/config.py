@@ -23,6 +23,9 @@ from spaces.granularity import Granularity
 
 Rung: TypeAlias = Literal["recalibrate", "shared", "finetune", "full"]
 
+LEAST_SCOUTS = 16
+"""Dense and the ladder are among them; a few more would tell nothing."""
+
 
 Value: TypeAlias = Literal["metric", "loss", "agreement"]
 
@@ -73,8 +76,8 @@ class SearchSettings(Settings):
         None,
         ge=0,
         le=1000,
-        description="brief looks at candidates before the search; default as many as are worth a few "
-        "evaluations with the controller structured, none with others",
+        description=f"brief looks at candidates before the search, none or at least {LEAST_SCOUTS}; default "
+        "as many as are worth a few evaluations with the controller structured, none with others",
     )
     lag: int = Field(8, ge=0, description="trial t is asked after exactly the records 0..t-lag-1 were told")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the controller")
@@ -184,6 +187,11 @@ class CampaignConfig(Settings):
             raise ValueError(
                 "search.value = 'agreement' compares outputs, which only task.evaluator understands; take "
                 "'metric' or 'loss'"
+            )
+        if 0 < (self.search.scouts or 0) < LEAST_SCOUTS:
+            raise ValueError(
+                f"search.scouts = {self.search.scouts} see too little to be of use; send at least "
+                f"{LEAST_SCOUTS}, or none with 0"
             )
         if self.search.scouts and self.task.evaluator is not None:
             raise ValueError(

@@ -14,13 +14,13 @@ from search.campaign import Budget, Campaign
 from search.config import CampaignConfig, override, parse_config
 from search.controllers.base import Controller
 from search.controllers.registry import make_controller
+from search.controllers.structured.controller import StructuredController
 from search.describe import describe_problem
 from search.halving import Halving
 from search.latency_table import stored_latency
 from search.monitor import Monitor
 from search.prepare import prepare
 from search.prior.advice import advised, in_words, noted, verdict
-from search.prior.history import last_weights
 from search.problem import Problem
 from search.schedule import Racing, Schedule
 from search.store.archive import Store
@@ -209,12 +209,12 @@ def _run(
         beliefs=advice.beliefs,
         scouts=advice.scouts,
     )
-    controller = scouting.within(problem, controller)
+    bounded = scouting.within(problem, controller)
     if advice.about is not None:
         monitor.say(in_words(advice))
     trials = config.budget.trials
     monitor.say(f"campaign {campaign_id}: {trials} trial{'s' * (trials != 1)}, {config.search.controller}")
-    schedule, most = _schedule(controller, problem)
+    schedule, most = _schedule(bounded, problem)
     campaign = Campaign(
         id=campaign_id,
         store=store,
@@ -232,9 +232,7 @@ def _run(
         f"stopped; everything found is stored: go on with `paretoprune resume {campaign_id}{store.option}`"
     ):
         campaign.run(pool, monitor)
-    if (advice.about is not None or advice.scouts is not None) and (
-        said := verdict(last_weights(store, campaign_id))
-    ):
+    if isinstance(controller, StructuredController) and (said := verdict(controller.weights)):
         monitor.say(said)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from evaluators.protocols import Pool
 from evaluators.rungs.prices import prices, scout_price
-from search.config import CampaignConfig
+from search.config import LEAST_SCOUTS, CampaignConfig
 from search.controllers.base import Controller, Yardstick
 from search.controllers.bounded import Bounded
 from search.controllers.registry import make_controller
@@ -59,7 +59,7 @@ def n_scouts(config: CampaignConfig, n_train: int, n_val: int) -> int:
     """How many scouts a campaign sends: as it says, or as many as are worth a few of its evaluations.
 
     By default only `structured` sends any: it alone learns from them throughout. They cost at most a quarter
-    of the budget; where that is too little for two rounds, none are sent.
+    of the budget; where that is too little for `LEAST_SCOUTS`, none are sent.
     """
     settings = config.search
     if settings.scouts is not None:
@@ -70,7 +70,7 @@ def n_scouts(config: CampaignConfig, n_train: int, n_val: int) -> int:
     evaluation = price[(*settings.rungs, config.proxy.rung)[0]]
     budget = config.budget.trials * price[config.budget.unit or config.proxy.rung]
     n = int(min(np.clip(WORTH * evaluation / scout, FEWEST, MOST), SHARE * budget / scout))
-    return n if n >= 2 * ROUND else 0
+    return n if n >= LEAST_SCOUTS else 0
 
 
 def send(
@@ -173,6 +173,7 @@ def advice_of(campaign_id: str, problem: Problem, store: Store, pool: Pool, moni
         raise
     except Exception:
         _note(store, campaign_id, "failed")
+        monitor.say(f"failed while scouting: go on with `paretoprune resume {campaign_id}{store.option}`")
         raise
     advice = with_scouts(advice, space, about["groups"], seen)
     if advice.scouts is None:

@@ -35,7 +35,7 @@ def carry_out(
 
     Raises:
         StoreError: A stored record is of another trial.
-        RunError: The machines lost every evaluation, or that of dense; what was lost is not stored.
+        RunError: The machines lost all of several trials, or that of dense; what was lost is not stored.
     """
     stored = store.records(campaign_id, stage=stage)
     records = {record.trial.number: record for record in stored}
@@ -67,10 +67,12 @@ def carry_out(
             else:
                 store.append(campaign_id, record, stage=stage)
             advance(len(records), trial)
-    if lost and (len(lost) == len(todo) or any(record.trial.genome == space.dense for record in lost)):
+    of_dense = any(record.trial.genome == space.dense for record in lost)
+    if of_dense or len(lost) == len(trials) > 1:
         raise RunError(
-            f"{len(lost)} of {len(todo)} evaluations were lost, dense's or all of them, the last one because "
-            f"{lost[-1].outcome.error}; when the machines are well, the same command goes on"
+            f"{len(lost)} of {len(trials)} evaluations of the stage {stage!r} were lost, dense's or all of "
+            f"them, the last one because {lost[-1].outcome.error}; the others are stored: go on when the "
+            "machines are well"
         )
     for record in lost:
         store.append(campaign_id, record, stage=stage)

@@ -153,10 +153,20 @@ def test_a_batch_equals_single_asks() -> None:
     assert other.ask(9) == [genome for _ in range(9) for genome in one.ask(1)]
 
 
+def test_what_others_try_counts_as_asked_for() -> None:
+    for name in controller_names():
+        inner = make_controller(name, SPACE, (FLOPS, AUC), 0, [SPACE.dense], OPTIONS.get(name))
+        usual = drive(inner, 6)
+        again = make_controller(name, SPACE, (FLOPS, AUC), 0, [SPACE.dense], OPTIONS.get(name))
+        again.expect(usual[3])
+        assert usual[3] not in drive(again, 6)
+
+
 def test_what_was_refused_is_told_as_failed() -> None:
     class Stubborn:
         def __init__(self) -> None:
             self.told: list[Record] = []
+            self.expected: list[Genome] = []
 
         def ask(self, n: int) -> list[Genome]:
             return [SPACE.dense] if not self.told else [(16, 32, 32, 64, 56)]
@@ -164,12 +174,16 @@ def test_what_was_refused_is_told_as_failed() -> None:
         def tell(self, record: Record) -> None:
             self.told.append(record)
 
+        def expect(self, genome: Genome) -> None:
+            self.expected.append(genome)
+
     inner = Stubborn()
     controller = Bounded(inner, SPACE, bounds_of(HALF, SPACE), 0)
     assert controller.ask(1) == [SPACE.dense]
     controller.tell(record(SPACE, 0, SPACE.dense))
     (genome,) = controller.ask(1)
     assert bounds_of(HALF, SPACE).met([genome])[0]
+    assert inner.expected == [genome]
     assert [r.outcome.status for r in inner.told] == ["complete", "failed"]
     assert inner.told[1].trial.genome == (16, 32, 32, 64, 56)
     assert "constraints" in str(inner.told[1].outcome.error)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,15 +66,24 @@ def stored(folder: Path) -> tuple[str, list[Record]]:
 
 
 @pytest.fixture(scope="module")
-def serial(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> list[Record]:
-    """The records of the campaign in one process."""
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """The folder of the campaign in one process."""
     folder = new_folder(tmp_path_factory.mktemp("serial"))
     paretoprune(folder, data_dir, "run", "breast.toml", "--quiet")
-    return stored(folder)[1]
+    return folder
 
 
-def new_folder(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def serial(trained: Path) -> list[Record]:
+    """Its records."""
+    return stored(trained)[1]
+
+
+def new_folder(folder: Path, trained: Path | None = None) -> Path:
+    """One with the campaign's file, and perhaps with the dense weights that another one has trained."""
     (folder / "breast.toml").write_text(CAMPAIGN)
+    if trained is not None:
+        shutil.copytree(trained / "paretoprune-artifacts", folder / "paretoprune-artifacts")
     return folder
 
 
@@ -98,8 +108,10 @@ def n_stored(folder: Path) -> int:
         return 0
 
 
-def test_ray_finds_what_one_process_finds(tmp_path: Path, data_dir: Path, serial: list[Record]) -> None:
-    folder = new_folder(tmp_path)
+def test_ray_finds_what_one_process_finds(
+    tmp_path: Path, data_dir: Path, trained: Path, serial: list[Record]
+) -> None:
+    folder = new_folder(tmp_path, trained)
     paretoprune(folder, data_dir, "run", "breast.toml", "--quiet", "--executor", "ray", "--workers", "2")
     campaign, records = stored(folder)
     assert_identical(records, serial)
@@ -111,8 +123,10 @@ def test_ray_finds_what_one_process_finds(tmp_path: Path, data_dir: Path, serial
     )
 
 
-def test_a_killed_driver_is_resumed(tmp_path: Path, data_dir: Path, serial: list[Record]) -> None:
-    folder = new_folder(tmp_path)
+def test_a_killed_driver_is_resumed(
+    tmp_path: Path, data_dir: Path, trained: Path, serial: list[Record]
+) -> None:
+    folder = new_folder(tmp_path, trained)
     driver = subprocess.Popen(
         command("run", "breast.toml", "--quiet", "--executor", "ray"), cwd=folder, env=environment(data_dir)
     )
@@ -139,11 +153,19 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, data_dir: Path, serial: lis
     assert_identical(stored(folder)[1], serial)
 
 
-@pytest.mark.parametrize(("executor", "sign"), [("serial", signal.SIGINT), ("ray", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("executor", "sign", "then"), [("serial", signal.SIGINT, "ray"), ("ray", signal.SIGTERM, "serial")]
+)
 def test_a_stopped_campaign_says_how_to_go_on(
-    tmp_path: Path, data_dir: Path, serial: list[Record], executor: str, sign: signal.Signals
+    tmp_path: Path,
+    data_dir: Path,
+    trained: Path,
+    serial: list[Record],
+    executor: str,
+    sign: signal.Signals,
+    then: str,
 ) -> None:
-    folder = new_folder(tmp_path)
+    folder = new_folder(tmp_path, trained)
     settings = {"cwd": folder, "env": environment(data_dir), "stderr": subprocess.PIPE, "text": True}
     driver = subprocess.Popen(command("run", "breast.toml", "--executor", executor), **settings)
     wait_until(lambda: n_stored(folder) >= 3, driver)
@@ -153,7 +175,7 @@ def test_a_stopped_campaign_says_how_to_go_on(
     assert driver.returncode == 130
     assert f"paretoprune resume {campaign}`" in said, "the store is the one that is taken unasked"
     assert "Traceback" not in said
-    paretoprune(folder, data_dir, "resume", campaign, "--quiet", "--executor", "ray")
+    paretoprune(folder, data_dir, "resume", campaign, "--quiet", "--executor", then)
     assert_identical(stored(folder)[1], serial)
 
 

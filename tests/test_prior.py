@@ -15,15 +15,16 @@ from benchmarks.pairs import FREE
 from search.cli import main
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
-from search.prior.corpus import Origin, PastCampaign, past_campaign, read_corpus
+from search.prior import evaluation
+from search.prior.corpus import Origin, PastCampaign, past_campaign, read_corpus, sets_of
 from search.prior.evaluation import assess, fit_prior
 from search.prior.features import GROUP_FEATURES, group_features
-from search.prior.file import VERSION, load_prior, save_prior
+from search.prior.file import load_prior, save_prior
 from search.prior.model import META, Choice, LayerPrior
 from search.store.archive import Store
 from search.store.entries import CampaignEntry, CampaignRow
 from spaces.errors import ConfigError, InputError, StoreError
-from spaces.messages import Outcome
+from spaces.messages import Outcome, Record
 from tests.analytic_family import TAUGHT, FamilyTask, family_prior
 
 NEW = (100, 101, 102)
@@ -121,10 +122,48 @@ def test_the_variant_without_a_data_set_is_what_the_others_alone_chose(prior: La
         ("npz:mine.npz", "medmnist:breastmnist + npz:mine.npz", True),
         ("decathlon:Task04_Hippocampus", "npz:hippocampus3d.npz", True),
         ("npz:adrenalmnist3d.npz", "medmnist:organmnist3d", False),
+        ("nnunet:/raw/Dataset004_Hippocampus", "npz:hippocampus3d.npz", True),
+        ("npz:Breastmnist-64.npz", "folder:/mine/BUSI", True),
+        ("folder:data-science-bowl-2018", "npz:dsb2018_nuclei.npz", True),
     ],
 )
 def test_data_is_known_by_its_name_whatever_it_is_read_from(one: str, other: str, same: bool) -> None:
     assert Origin("c", "c", one, "print", "network", 9).shares_data(other, "another print") is same
+
+
+def test_sources_that_share_data_are_one_data_set() -> None:
+    forms = ["medmnist:breastmnist", "npz:mine.npz", "npz:breastmnist_64.npz", "npz:mine.npz + npz:new.npz"]
+    origins = [Origin(source, "c", source, f"print of {source}", "network", 9) for source in forms]
+    assert sets_of(origins) == [forms[0], forms[1], forms[0], forms[1]]
+    joined = sets_of([*origins, replace(origins[0], source="medmnist:breastmnist + npz:new.npz")])
+    assert set(joined) == {forms[0]}
+    fitted = fit_prior([FamilyTask(seed).campaign(source) for seed, source in enumerate(forms[::2])])
+    assert "cannot be known" in fitted.quality["unknown"]
+
+
+def test_a_target_of_several_known_data_sets_is_met_by_a_model_that_none_of_them_chose(
+    prior: LayerPrior,
+) -> None:
+    clean = prior.guarded("npz:set1.npz + npz:set2.npz", "other pixels")
+    assert {lesson.origin.source for lesson in clean.lessons} == {"set0"}
+    assert clean.choice == Choice()
+
+
+def test_many_data_sets_are_left_out_a_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    campaigns = [FamilyTask(seed).campaign(f"set{seed}", 30) for seed in range(4)]
+    monkeypatch.setattr(evaluation, "FOLDS", 2)
+    rows = fit_prior(campaigns).quality["data_sets"]
+    assert list(rows) == [f"set{i}" for i in range(4)]
+    assert all(row["campaigns"] == 1 for row in rows.values())
+    assert rows["set0"]["choice"] == rows["set2"]["choice"]
+
+
+def test_without_ladders_nothing_is_tested_and_it_says_so() -> None:
+    campaigns = [FamilyTask(seed).campaign(f"set{seed}", 30) for seed in range(2)]
+    bare = [replace(one, first=np.zeros(len(one.first), dtype=bool)) for one in campaigns]
+    fitted = fit_prior(bare)
+    assert "no campaign has tried a ladder" in fitted.quality["unknown"]
+    assert fitted.choice == Choice()
 
 
 def test_assessing_uses_no_lesson_on_the_same_data(prior: LayerPrior) -> None:
@@ -184,6 +223,26 @@ def test_damage_is_of_the_agreement_where_it_was_measured(tmp_path: Path) -> Non
     assert (np.diag(by_agreement.evidence.sampling) > 0).all()
 
 
+def test_of_several_rungs_a_corpus_takes_the_last_and_a_controller_had_the_first(tmp_path: Path) -> None:
+    url, task = f"sqlite:///{tmp_path / 'a.db'}", FamilyTask(3)
+    task.store(url, "set1", n=30)
+    with Store(url) as store:
+        (row,) = store.campaigns()
+        rungs = {"search": {"rungs": ["recalibrate", "shared"]}}
+        halved = store.create(replace(row_entry(row), config={**row.config, **rungs}))
+        records = store.records(row.id)
+        for record in [*records, *records[:20]]:
+            number = len(store.records(halved))
+            rung = "recalibrate" if number < len(records) else "shared"
+            trial = replace(record.trial, number=number, rung=rung)
+            store.append(halved, Record(trial, replace(record.outcome, number=number), record.costs))
+        last, first = (past_campaign(store, store.campaign(halved), cheapest=c) for c in (False, True))
+    assert isinstance(last, PastCampaign)
+    assert isinstance(first, PastCampaign)
+    assert (last.rung, first.rung) == ("shared", "recalibrate")
+    assert (last.origin.trials, first.origin.trials) == (19, len(records) - 1)
+
+
 def row_entry(row: CampaignRow) -> CampaignEntry:
     return CampaignEntry(
         name=row.name,
@@ -233,7 +292,7 @@ def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> 
     [
         (lambda about: {**about, "version": 99}, "version 99"),
         (lambda about: {**about, "choice": {"kind": "log", "strength": 9.0, "doubt": 0.1}}, "was changed"),
-        (lambda about: {"version": VERSION}, "was changed"),
+        (lambda about: {**about, "group_features": about["group_features"][::-1]}, "other features"),
     ],
 )
 def test_another_version_and_tampering_are_refused(
@@ -374,3 +433,15 @@ def test_what_cannot_be_fitted_is_one_line(call: Callable[..., tuple[int, str, s
     status, _, err = call("fit", "good.db", "--out", "nowhere/p.safetensors")
     assert (status, len(err.splitlines())) == (2, 1)
     assert "choose another --out" in err
+    before = Path("good.db").read_bytes()
+    for out in ("good.db", "."):
+        status, _, err = call("fit", "good.db", "--out", out)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert "choose another --out" in err
+    assert Path("good.db").read_bytes() == before
+    for store in ("p.safetensors", ""):
+        status, _, err = call("fit", "good.db", store)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert "--out" in err
+    status, _, err = call("show", ".")
+    assert "is a folder" in err

@@ -159,7 +159,9 @@ def test_the_number_of_scouts_follows_what_an_evaluation_costs() -> None:
 def test_an_evaluator_of_ones_own_cannot_scout() -> None:
     own = ["task.evaluator=mine:judge", "search.value=metric"]
     with pytest.raises(ConfigError, match=r"search\.scouts compare outputs"):
-        parse_config(override(CAMPAIGN, [*own, "search.scouts=8"]))
+        parse_config(override(CAMPAIGN, [*own, "search.scouts=16"]))
+    with pytest.raises(ConfigError, match="send at least 16, or none"):
+        parse_config(override(CAMPAIGN, ["search.scouts=9"]))
     controlled = parse_config(override(CAMPAIGN, [*own, "search.controller=structured"]))
     assert n_scouts(controlled, 500, 100) == 0
 
@@ -412,7 +414,7 @@ def test_lost_scouts_stop_scouting_only_where_nothing_else_is_known(tmp_path: Pa
     with Store(f"sqlite:///{tmp_path / 's.db'}") as store, Losing(workload) as pool:
         campaign_id = store.create(entry)
         pool.lost = lambda trial: trial.genome == SPACE.dense
-        with pytest.raises(RunError, match="the worker died; when the machines are well"):
+        with pytest.raises(RunError, match="the worker died; the others are stored"):
             carried_out(store, pool, genomes)
         assert [r.trial.number for r in store.records(campaign_id, stage=STAGE)] == [1, 2, 3, 4, 5]
         pool.lost = lambda trial: False  # the machines are well again: only what was lost is sent
@@ -421,6 +423,10 @@ def test_lost_scouts_stop_scouting_only_where_nothing_else_is_known(tmp_path: Pa
         pool.lost = lambda trial: trial.number == 7
         assert [r.outcome.status for r in carried_out(store, pool, more)].count("lost") == 1
         assert len(store.records(campaign_id, stage=STAGE)) == len(more)
+        pool.lost = lambda trial: True
+        last = [Trial(len(more), SPACE.sample(RNG), "scout")]  # alone in its round: no sign of ill machines
+        (found,) = carry_out(last, STAGE, SPACE, pool, store, campaign_id, lambda done, trial: None)
+        assert found.outcome.status == "lost"
         with pytest.raises(StoreError, match="cannot go on: its record 0"):
             carried_out(store, pool, genomes[::-1])
 

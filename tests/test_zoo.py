@@ -66,7 +66,7 @@ def test_network(name: str, dims: int, tmp_path: Path) -> None:
         outputs = zip(*(find_tensors(Call.of(image)(net.eval())) for net in (pruned, loaded)), strict=True)
         assert all(torch.equal(one, other) for one, other in outputs)
     assert_gradients_flow(pruned, entry.example(dims, batch=2))
-    assert_exact_costs(model, space, ranking, image, genomes(space, 20), entry.device)
+    assert_exact_costs(model, space, ranking, image, genomes(space, 20))
 
 
 def test_flops_and_parameters_of_resnet18_by_hand() -> None:

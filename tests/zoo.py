@@ -26,7 +26,6 @@ class Entry:
         drop: Modules that pruned networks do without.
         inputs: Channels of the image.
         images: How many of them the network takes.
-        device: Where its FLOPs are counted; "cpu" if its forward pass needs values.
     """
 
     build: Callable[[int], nn.Module]
@@ -37,7 +36,6 @@ class Entry:
     drop: tuple[str, ...] = ()
     inputs: int = 1
     images: int = 1
-    device: str = "meta"
 
     def example(self, dims: int, batch: int = 1) -> Tensor | tuple[Tensor, ...]:
         """A random image, or as many as the network takes."""
@@ -225,7 +223,7 @@ ZOO: dict[str, Entry] = {
     ),
     "HoVerNet": Entry(lambda d: nets.HoVerNet("fast", 3, out_classes=3), 256, (2,), inputs=3),
     "Quicknat": Entry(lambda d: nets.Quicknat(3, 1, 16), 32, (2,)),
-    "DiNTS": Entry(_dints, 32, device="cpu"),
+    "DiNTS": Entry(_dints, 32),
     "nnU-Net PlainConvUNet": Entry(_nnunet(PlainConvUNet, "n_conv_per_stage", False)),
     "nnU-Net PlainConvUNet, deep supervision": Entry(_nnunet(PlainConvUNet, "n_conv_per_stage", True)),
     "nnU-Net ResidualEncoderUNet": Entry(_nnunet(ResidualEncoderUNet, "n_blocks_per_stage", False)),
@@ -249,6 +247,6 @@ ZOO: dict[str, Entry] = {
     "tied weights": Entry(handwritten.TiedAutoEncoder, 16),
     "ShuffleNet": Entry(handwritten.ShuffleNet),
     "pixel shuffle": Entry(lambda d: handwritten.SuperResolution(), 16, (2,)),
-    "control flow on values": Entry(handwritten.EarlyExit, 16, device="cpu"),
+    "control flow on values": Entry(handwritten.EarlyExit, 16),
     "weight_norm and spectral_norm": Entry(handwritten.Reparametrised, 16),
 }

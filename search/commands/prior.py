@@ -25,8 +25,9 @@ def fit(
     from search.display.priors import print_prior
     from search.prior.corpus import read_corpus
     from search.prior.evaluation import fit_prior
-    from search.prior.file import save_prior
+    from search.prior.file import check_out, save_prior
 
+    check_out(out)
     campaigns, skipped = read_corpus(map(_url, stores))
     for reason in skipped:
         print(f"left out {reason}", file=sys.stderr)
@@ -83,4 +84,11 @@ def evaluate(file: PriorFile, stores: Stores, format: Format = "table") -> None:
 
 
 def _url(store: str) -> str:
+    from spaces.errors import InputError
+
+    if not store or store.endswith(".safetensors"):
+        raise InputError(
+            f"{store!r} is no store: name one that `paretoprune run` made, as paretoprune.db, and with --out "
+            "the file that the prior is to be written to"
+        )
     return store if "://" in store else f"sqlite:///{store}"

@@ -46,6 +46,10 @@ class Controller(Protocol):
         """Learn from a finished trial, which is left as it is; failures and replicates are welcome."""
         ...
 
+    def expect(self, genome: Genome) -> None:
+        """Know that somebody else tries a genome: it counts as asked for, its record is to come."""
+        ...
+
 
 class SequentialController(ABC):
     """One genome after the other: `ask(2)` equals `ask(1)` twice.
@@ -95,6 +99,10 @@ class SequentialController(ABC):
         """See `Controller.tell`."""
         self._inbox.append(record)
 
+    def expect(self, genome: Genome) -> None:
+        """See `Controller.expect`."""
+        self._hand_out(genome)
+
     @abstractmethod
     def _propose(self, rng: np.random.Generator) -> Genome | None:
         """A genome that was never asked, or None when there is none."""
@@ -104,7 +112,7 @@ class SequentialController(ABC):
         """Take in the mean losses (m,) of a genome, new or changed; None: it has only failed so far."""
 
     def _hand_out(self, genome: Genome) -> None:
-        """Last step of every ask, whoever proposed the genome."""
+        """Last step of every ask, whoever proposed the genome; or somebody else tries it."""
         self._asked.add(genome)
 
     def _fresh(self, genome: Genome, rng: np.random.Generator) -> Genome | None:

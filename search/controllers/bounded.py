@@ -14,8 +14,8 @@ class Bounded:
     """A controller whose proposals meet bounds, and that learns from what became of them.
 
     A proposal that costs too much is repaired (see `Bounds.repaired`). The controller is told that what it
-    proposed failed, and later what was measured of the repaired one as of any network that it has not asked
-    itself. The dense network passes: everything is compared with it.
+    proposed failed, and to expect the repaired one in its place. The dense network passes: everything is
+    compared with it.
 
     Args:
         controller: Who proposes.
@@ -37,6 +37,11 @@ class Bounded:
             genomes.append(genome)
         return genomes
 
+    def expect(self, genome: Genome) -> None:
+        """See `Controller.expect`."""
+        self._asked.add(genome)
+        self._controller.expect(genome)
+
     def tell(self, record: Record) -> None:
         """See `Controller.tell`."""
         self._asked.add(record.trial.genome)
@@ -50,9 +55,12 @@ class Bounded:
             genome = proposed[0]
             if genome != self._space.dense:
                 genome = self._bounds.repaired(genome)
+            is_new = genome not in self._asked
             if genome != proposed[0]:
                 self._refuse(proposed[0])
-            if genome not in self._asked:
+                if is_new:
+                    self._controller.expect(genome)
+            if is_new:
                 return genome
         return self._stranger()
 
@@ -69,5 +77,6 @@ class Bounded:
         for _ in range(4 * _TRIES):
             genome = self._bounds.repaired(self._space.sample(rng))
             if genome not in self._asked:
+                self._controller.expect(genome)
                 return genome
         return None

@@ -88,7 +88,7 @@ def noted(config: CampaignConfig) -> CampaignConfig:
     """The configuration of a new campaign with the hash of its prior, which so is one of its settings.
 
     Raises:
-        ConfigError: The file is no prior, or another one than the hash names.
+        ConfigError: The file is no prior, or another one than the hash names, or knows only this data.
     """
     settings = config.search
     if settings.prior is None:
@@ -99,6 +99,7 @@ def noted(config: CampaignConfig) -> CampaignConfig:
             f"search.prior_sha256 = {settings.prior_sha256!r}, but {settings.prior!r} has {prior.sha256!r}; "
             "put back the prior that is meant, or leave the hash out"
         )
+    prior.guarded(config.data.source, "")  # by name: sooner than by its images, when the network is trained
     settings = settings.model_copy(update={"prior_sha256": prior.sha256})
     return config.model_copy(update={"search": settings})
 

@@ -22,12 +22,16 @@ LEAST_TRIALS = 8
 
 AGREEMENT, METRIC = "agreement", "metric"
 
-_ALIASES = {
-    "task04_hippocampus": "hippocampus3d",
-    "decathlon_hippocampus": "hippocampus3d",
-    "bbbc038": "dsb2018_nuclei",
-    "stage1_train": "dsb2018_nuclei",
-}  # other names of data that the built-in prior has seen
+_NAMES = {
+    "breastmnist": ("busi", "dataset_busi", "dataset_busi_with_gt"),
+    "pneumoniamnist": ("chest_xray", "chestxray2017"),
+    "dsb2018_nuclei": ("bbbc038", "bbbc038v1", "dsb2018", "data_science_bowl_2018", "stage1_train"),
+    "hippocampus3d": (
+        *("hippocampus", "decathlon_hippocampus"),
+        *("task04_hippocampus", "task004_hippocampus", "dataset004_hippocampus"),
+    ),
+}  # of data that the built-in prior has seen, other names
+_ALIASES = {alias: name for name, aliases in _NAMES.items() for alias in aliases}
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,19 @@ def data_sets(source: str) -> frozenset[str]:
     Sizes at the end of MedMNIST's names do not count: they are the same images.
     """
     stems = [PurePath(part.split(":", 1)[-1].strip()).stem.lower() for part in source.split(" + ")]
-    stems = [re.sub(r"(mnist(3d)?)_\d+$", r"\1", stem) for stem in stems]
+    stems = [re.sub(r"(mnist(3d)?)_\d+$", r"\1", re.sub(r"[-\s]", "_", stem)) for stem in stems]
     return frozenset(_ALIASES.get(stem, stem) for stem in stems)
+
+
+def sets_of(origins: Sequence[Origin]) -> list[str]:
+    """Which data set each is on; sources that share data are one, by the name of the first of them."""
+    names: list[str] = [origin.source for origin in origins]
+    for i, one in enumerate(origins):
+        for k in range(i):
+            if names[i] != names[k] and one.shares_data(origins[k].source, origins[k].data):
+                first, joined = min(names[i], names[k]), {names[i], names[k]}
+                names = [first if name in joined else name for name in names]
+    return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +133,15 @@ def read_corpus(urls: Iterable[str]) -> tuple[list[PastCampaign], list[str]]:
     return list(found.values()), skipped
 
 
-def past_campaign(store: Store, row: CampaignRow, value: str | None = None) -> PastCampaign | str:
+def past_campaign(
+    store: Store, row: CampaignRow, value: str | None = None, *, cheapest: bool = False
+) -> PastCampaign | str:
     """A stored campaign as experience, or why it is none.
 
     Args:
         store: Where it is.
         row: Which.
+        cheapest: Whether to look at the first of several rungs, as its own controller did, and not the last.
         value: What the damage is of, as `search.value` has it. By default the agreement with dense, in which
             there is less noise, and the metric where agreement was not measured: what a campaign was ranked
             by does not matter here.
@@ -133,7 +151,7 @@ def past_campaign(store: Store, row: CampaignRow, value: str | None = None) -> P
         return "it was begun before campaigns were described for priors"
     space = space_of(about["groups"])
     search = row.config["search"]
-    rung = (search.get("rungs") or [row.config["proxy"]["rung"]])[-1]
+    rung = (search.get("rungs") or [row.config["proxy"]["rung"]])[0 if cheapest else -1]
     measured = [
         record
         for record in store.stream(row.id)

@@ -1,4 +1,8 @@
-"""Leave-one-out: which model of the prior to trust, how far, and what it is worth on data it never saw."""
+"""Leave-one-out: which model of the prior to trust, how far, and what it is worth on data it never saw.
+
+Data sets are left out, in as many folds as there are data sets, at most `FOLDS`: fitting time does not grow
+with their square. Campaigns that share images, in whatever form, are of one data set (`sets_of`).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +13,7 @@ import numpy as np
 from search.controllers.structured.belief import Belief, flat
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
-from search.prior.corpus import PastCampaign
+from search.prior.corpus import PastCampaign, sets_of
 from search.prior.lessons import lesson_of
 from search.prior.model import META, Choice, LayerPrior
 
@@ -23,6 +27,9 @@ DOUBTS = (0.3, 0.5, 0.75, 1.0)
 """Beyond the flat prior's own doubt an expert foresees less than that one does."""
 COVER = 0.90
 """Of the left-out measurements, how many the 90 % intervals must hold."""
+
+FOLDS = 10
+"""Data sets that are left out at once are few: one each up to ten of them."""
 
 _Z = 1.6449
 _LEAST_FIRST = 3
@@ -62,17 +69,16 @@ def forecast(campaign: PastCampaign, belief: Belief) -> Forecast | None:
 
 
 def fit_prior(campaigns: Sequence[PastCampaign]) -> LayerPrior:
-    """Learn from campaigns; the model and its doubt are those that foresee left-out data sets best.
+    """Learn from campaigns; the model and its doubt are those that foresaw left-out data sets best.
 
     The figures in `quality` are of nested leaving out: each data set is foreseen by what the others alone
-    would have chosen. With campaigns on fewer than two data sets nothing can be left out: the
-    default model is taken, with the flat prior's own doubt, and its quality says so.
+    would have chosen. Where nothing can be left out, with campaigns on fewer than two data sets or without a
+    ladder, the default model is taken, with the flat prior's own doubt, and its quality says so.
     """
     trial = _LeaveOneOut(campaigns)
-    if len(trial.sources) < 2:
-        unknown = f"all campaigns are on {trial.sources[0]}: what carries over to other data cannot be known"
+    if unknown := trial.untestable:
         return LayerPrior(trial.lessons, Choice(), {"unknown": unknown})
-    choice = trial.calibrated(trial.best(trial.sources), trial.sources)
+    choice = trial.calibrated(trial.best(trial.every), trial.every)
     return LayerPrior(trial.lessons, choice, trial.quality(choice))
 
 
@@ -96,36 +102,56 @@ def assess(prior: LayerPrior, campaigns: Iterable[PastCampaign]) -> list[dict[st
 
 
 class _LeaveOneOut:
-    """Forecasts of campaigns by what lessons on other data say; each is made once."""
+    """Forecasts of campaigns by what lessons on other data say; each is made once.
+
+    Attributes:
+        lessons: One a campaign.
+        every: The folds, each a few data sets.
+    """
 
     def __init__(self, campaigns: Sequence[PastCampaign]) -> None:
         self._campaigns = list(campaigns)
         self.lessons = tuple(lesson_of(campaign) for campaign in campaigns)
-        self.sources = sorted({campaign.origin.source for campaign in campaigns})
-        self._expected: dict[tuple[Choice, frozenset[str], int], Belief] = {}
-        self._known: dict[tuple[Choice, frozenset[str], int], Forecast | None] = {}
+        self._sets = sets_of([campaign.origin for campaign in campaigns])
+        place = {name: k % FOLDS for k, name in enumerate(sorted(set(self._sets)))}
+        self._fold = [place[name] for name in self._sets]
+        self.every = frozenset(self._fold)
+        self._priors: dict[tuple[Choice, frozenset[int]], LayerPrior] = {}
+        self._expected: dict[tuple[Choice, frozenset[int], int], Belief] = {}
+        self._known: dict[tuple[Choice, frozenset[int], int], Forecast | None] = {}
 
-    def forecasts(self, choice: Choice, sources: Sequence[str], targets: Sequence[str]) -> list[Forecast]:
-        """Of every campaign on the targets' data, from the lessons on the sources other than its own."""
-        found = []
-        for i, campaign in enumerate(self._campaigns):
-            allowed = frozenset(sources) - {campaign.origin.source}
-            if campaign.origin.source not in targets or not allowed:
-                continue
-            key = (choice, allowed, i)
-            if key not in self._known:
-                self._known[key] = forecast(campaign, self._belief(choice, allowed, i))
-            if (seen := self._known[key]) is not None:
-                found.append(seen)
-        return found
+    @property
+    def untestable(self) -> str | None:
+        """Why nothing can be left out; None where it can."""
+        if len(self.every) < 2:
+            return f"all campaigns are on {self._sets[0]}: what carries over to other data cannot be known"
+        if all(self._flat(i) is None for i in range(len(self._campaigns))):
+            return f"no campaign has tried a ladder of {_LEAST_FIRST} networks and others, to foresee from it"
+        return None
 
-    def best(self, sources: Sequence[str]) -> Choice:
+    def forecasts(
+        self, choice: Choice, folds: frozenset[int], campaigns: Sequence[int] | None = None
+    ) -> list[Forecast]:
+        """Of some campaigns, by default all of the folds, from the lessons of these folds but their own."""
+        if campaigns is None:
+            campaigns = [i for i, fold in enumerate(self._fold) if fold in folds]
+        found = [self._forecast(choice, folds - {self._fold[i]}, i) for i in campaigns]
+        return [seen for seen in found if seen is not None]
+
+    def _forecast(self, choice: Choice, allowed: frozenset[int], index: int) -> Forecast | None:
+        key = (choice, allowed, index)
+        if key not in self._known:
+            belief = self._belief(*key) if allowed else None
+            self._known[key] = None if belief is None else forecast(self._campaigns[index], belief)
+        return self._known[key]
+
+    def best(self, folds: frozenset[int]) -> Choice:
         """The simplest model that transfers, at its best, that none beats by over a standard error.
 
         No transfer ("mean") is chosen where it is the best of all: a campaign has safeguards of its own.
         """
-        doubtful = [self._sharpest(models, sources) for models in MODELS]
-        scores = [self._densities(choice, sources) for choice in doubtful]
+        doubtful = [self._sharpest(models, folds) for models in MODELS]
+        scores = [self._densities(choice, folds) for choice in doubtful]
         if not len(scores[0]):
             return Choice()
         place = int(np.argmax([score.mean() for score in scores]))
@@ -136,68 +162,77 @@ class _LeaveOneOut:
                 return choice
         raise AssertionError("the winner beats itself")
 
-    def calibrated(self, choice: Choice, sources: Sequence[str]) -> Choice:
+    def calibrated(self, choice: Choice, folds: frozenset[int]) -> Choice:
         """The choice with so much more doubt that its intervals hold what they should, or the most."""
         for doubt in [doubt for doubt in DOUBTS if doubt >= choice.doubt]:
             choice = replace(choice, doubt=doubt)
-            if (held := _coverage(self.forecasts(choice, sources, sources))) is None or held >= COVER:
+            if (held := _coverage(self.forecasts(choice, folds))) is None or held >= COVER:
                 break
         return choice
 
-    def _sharpest(self, models: Sequence[Choice], sources: Sequence[str]) -> Choice:
+    def _sharpest(self, models: Sequence[Choice], folds: frozenset[int]) -> Choice:
         """Of one model, the strength and doubt of the highest density."""
         choices = [replace(model, doubt=doubt) for model in models for doubt in DOUBTS]
-        means = [self._densities(choice, sources).mean() for choice in choices]
-        return choices[int(np.argmax(means))]
+        means = [_mean(self._densities(choice, folds)) for choice in choices]
+        return choices[int(np.argmax([-np.inf if mean is None else mean for mean in means]))]
 
-    def _belief(self, choice: Choice, allowed: frozenset[str], index: int) -> Belief:
+    def _belief(self, choice: Choice, allowed: frozenset[int], index: int) -> Belief:
         """As the prior of the allowed lessons has it; what it expects does not depend on the doubt."""
-        key = (replace(choice, doubt=0.0), allowed, index)
-        if key not in self._expected:
-            lessons = tuple(lesson for lesson in self.lessons if lesson.origin.source in allowed)
-            campaign = self._campaigns[index]
-            self._expected[key] = LayerPrior(lessons, key[0]).expect(campaign.groups).belief(META)
+        kind = replace(choice, doubt=0.0)
+        if (kind, allowed) not in self._priors:
+            pairs = zip(self.lessons, self._fold, strict=True)
+            lessons = tuple(lesson for lesson, fold in pairs if fold in allowed)
+            self._priors[kind, allowed] = LayerPrior(lessons, kind)
+        if (key := (kind, allowed, index)) not in self._expected:
+            groups = self._campaigns[index].groups
+            self._expected[key] = self._priors[kind, allowed].expect(groups).belief(META)
         own = self._expected[key]
         return replace(own, doubt=np.hypot(own.doubt, choice.doubt))
 
     def quality(self, choice: Choice) -> dict[str, Any]:
         """Nested figures by data set, and in all."""
-        by_source: dict[str, Any] = {}
+        by_set: dict[str, Any] = {}
         every: list[Forecast] = []
-        for source in self.sources:
-            others = [other for other in self.sources if other != source]
-            picked = self.calibrated(self.best(others), others) if len(others) > 1 else Choice()
-            seen = self.forecasts(picked, others, [source])
+        picked = {fold: self._picked_without(fold) for fold in sorted(self.every)}
+        for name in sorted(set(self._sets)):
+            mine = [i for i, other in enumerate(self._sets) if other == name]
+            fold = self._fold[mine[0]]
+            seen = self.forecasts(picked[fold], self.every - {fold}, mine)
             every += seen
-            flat_ones = [self._flat(i) for i, c in enumerate(self._campaigns) if c.origin.source == source]
-            by_source[source] = {
-                "choice": asdict(picked),
+            flat_ones = [one.density for i in mine if (one := self._flat(i)) is not None]
+            by_set[name] = {
+                "choice": asdict(picked[fold]),
                 "density": _mean([forecast.density for forecast in seen]),
-                "flat_density": _mean([one.density for one in flat_ones if one is not None]),
+                "flat_density": _mean(flat_ones),
                 "coverage": _coverage(seen),
                 "campaigns": len(seen),
             }
         gains = [
-            row["density"] - row["flat_density"] for row in by_source.values() if row["density"] is not None
+            row["density"] - row["flat_density"] for row in by_set.values() if row["density"] is not None
         ]
         return {
-            "data_sets": by_source,
+            "data_sets": by_set,
             "gain_nats": _mean(gains),
             "gain_error": float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else None,
             "coverage": _coverage(every),
-            "coverage_when_chosen": _coverage(self.forecasts(choice, self.sources, self.sources)),
+            "coverage_when_chosen": _coverage(self.forecasts(choice, self.every)),
         }
 
-    def _densities(self, choice: Choice, sources: Sequence[str]) -> np.ndarray:
-        return np.array([seen.density for seen in self.forecasts(choice, sources, sources)])
+    def _picked_without(self, fold: int) -> Choice:
+        """What would have been chosen without a fold."""
+        others = self.every - {fold}
+        return self.calibrated(self.best(others), others) if len(others) > 1 else Choice()
+
+    def _densities(self, choice: Choice, folds: frozenset[int]) -> np.ndarray:
+        return np.array([seen.density for seen in self.forecasts(choice, folds)])
 
     def _flat(self, index: int) -> Forecast | None:
         campaign = self._campaigns[index]
         return forecast(campaign, flat(len(campaign.groups)))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Sequence[float] | np.ndarray) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 def _coverage(seen: Sequence[Forecast]) -> float | None:

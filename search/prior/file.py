@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from evaluators.files import replacing
 from search.controllers.structured.belief import PIECES
 from search.prior.corpus import Origin
 from search.prior.features import GROUP_FEATURES
@@ -31,8 +33,9 @@ def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
     """Write a prior; returns it with the hash of its content.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or is something else.
     """
+    check_out(path)
     arrays = {
         f"{i}.{name}": np.ascontiguousarray(np.atleast_1d(getattr(lesson, name)), dtype=np.float64)
         for i, lesson in enumerate(prior.lessons)
@@ -52,12 +55,39 @@ def save_prior(prior: LayerPrior, path: str | Path) -> LayerPrior:
     digest = _digest(about, arrays)
     content = save(arrays, {"format": FORMAT, "about": about, "sha256": digest})
     try:
-        Path(path).write_bytes(content)
+        with replacing(Path(path)) as temporary:
+            Path(temporary).write_bytes(content)
     except OSError as error:
         raise InputError(
             f"the prior cannot be written to {str(path)!r}: {error.strerror}; choose another --out"
         ) from None
     return replace(prior, sha256=digest)
+
+
+def check_out(path: str | Path) -> None:
+    """Whether a prior can be written there: to know it before one is fitted.
+
+    Raises:
+        InputError: The file cannot be written, or is something else, which would be lost.
+    """
+    path = Path(path)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = f"there is no folder {str(path.parent)!r} to write to"
+    elif path.is_dir():
+        reason = "it is a folder"
+    elif path.exists() and not _is_prior(path):
+        reason = "it is there, and is no prior"
+    else:
+        return
+    raise InputError(f"the prior cannot be written to {str(path)!r}: {reason}; choose another --out")
+
+
+def _is_prior(path: Path) -> bool:
+    try:
+        with safe_open(str(path), "numpy") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_prior(path: str | Path) -> LayerPrior:
@@ -69,6 +99,8 @@ def load_prior(path: str | Path) -> LayerPrior:
     where = f"the prior {str(path)!r}"
     if str(path) == BUILTIN:
         path = Path(__file__).with_name("builtin.safetensors")
+    if Path(path).is_dir():
+        raise ConfigError(f"{where} is a folder; name the file that `paretoprune prior fit` wrote")
     try:
         with safe_open(str(path), "numpy") as file:
             header = file.metadata() or {}
@@ -88,6 +120,11 @@ def load_prior(path: str | Path) -> LayerPrior:
             raise ConfigError(
                 f"{where} has version {version}, but this program reads version {VERSION}; fit it again "
                 "from the stores that it came from"
+            )
+        if about["group_features"] != list(GROUP_FEATURES) or about["curve"] != PIECES:
+            raise ConfigError(
+                f"{where} is about other features of groups than this program describes; fit it again from "
+                "the stores that it came from"
             )
         if header["sha256"] != _digest(header["about"], arrays):
             raise ConfigError(f"{where} was changed after it was written; fit it again, or take a copy")

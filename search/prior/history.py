@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LEAST = 3
 _SHARE = 0.25
+_LEAST_DAMAGE = 0.05  # below it what an expert foresees says nothing of how steep a campaign is
 
 
 def expert_weights(store: Store, campaign_id: str, every: int = 5) -> "pd.DataFrame":
@@ -38,12 +39,6 @@ def expert_weights(store: Store, campaign_id: str, every: int = 5) -> "pd.DataFr
                 for name, weight in _weights(*past, k).items()
             ]
     return pd.DataFrame(rows, columns=["networks", "expert", "weight"])
-
-
-def last_weights(store: Store, campaign_id: str) -> dict[str, float]:
-    """What each expert counts after everything that was measured; empty as `expert_weights`."""
-    past = _past(store, campaign_id)
-    return {} if past is None else _weights(*past, len(past[0].evidence.genomes))
 
 
 def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
@@ -67,8 +62,8 @@ def group_damage(store: Store, campaign_id: str) -> "pd.DataFrame":
     whole = float(model.predict(terms.features(everywhere))[0][0])
     frame = pd.DataFrame({"group": [group.name for group in past.space.groups]})
     for expert in experts:
-        expected, own = (expert.features(rows).common.sum(axis=1) for rows in (everywhere, alone))
-        frame[expert.belief.name] = whole * own / expected[0]
+        (expected,), own = (expert.features(rows).common.sum(axis=1) for rows in (everywhere, alone))
+        frame[expert.belief.name] = own * (whole / expected if expected > _LEAST_DAMAGE else 1.0)
     frame["observed"], frame["sd"] = model.predict(terms.features(alone))
     return frame
 
@@ -80,7 +75,7 @@ def _past(store: Store, campaign_id: str) -> tuple[PastCampaign, list[Terms]] | 
     if advice.about is None and not seen:
         return None
     value = row.config["search"].get("value", METRIC)  # the experts were judged by what the search saw
-    past = past_campaign(store, row, value)
+    past = past_campaign(store, row, value, cheapest=True)
     if not isinstance(past, PastCampaign):
         return None
     advice = with_scouts(advice, past.space, past.groups, seen)

@@ -16,17 +16,14 @@ _STRIDE = 0.5  # most that a coefficient moves in a step, in units of the prior
 _OWN = 0.5  # standard deviation of what a group has of its own, relative to the mean slope
 
 
-def log_slopes(
-    lessons: Sequence[Lesson], features: np.ndarray, scale: np.ndarray, strength: float
-) -> np.ndarray:
-    """Slopes exp(features w), relative to their mean, of the groups of a network: (g, k) -> (g,).
+def coefficients(lessons: Sequence[Lesson], scale: np.ndarray, strength: float) -> np.ndarray:
+    """Of slopes exp(features w), relative to their mean in a network: w, one a feature, (k,).
 
-    The coefficients w are fitted to the lessons' slopes by least squares (Gauss-Newton steps), and drawn
-    towards `FISHER_POWER` for Fisher's share and 0 for everything else.
+    Fitted to the lessons' slopes by least squares (Gauss-Newton steps), and drawn towards `FISHER_POWER` for
+    Fisher's share and 0 for everything else.
 
     Args:
         lessons: What is known; each is a network, whose slopes have mean 1 in it.
-        features: Of the groups to foresee.
         scale: Standard deviation of each feature, infinite where it never varied: (k,).
         strength: Prior standard deviation of a coefficient, per standard deviation of its feature; 0: none is
             learnt.
@@ -34,22 +31,32 @@ def log_slopes(
     unit = np.where(np.isfinite(scale), strength / np.where(np.isfinite(scale), scale, 1.0), 0.0)
     centre = np.zeros(len(scale))
     centre[_FISHER] = FISHER_POWER
+    if not strength or not lessons:
+        return centre
+    sizes = np.array([len(lesson.slopes) for lesson in lessons])
+    starts, network = np.cumsum(sizes) - sizes, np.repeat(np.arange(len(sizes)), sizes)
+
+    def relatively(values: np.ndarray) -> np.ndarray:
+        """Values over their mean in each network: (groups of all lessons,)."""
+        return np.asarray(values / (np.add.reduceat(values, starts) / sizes)[network])
+
+    features = np.concatenate([lesson.features for lesson in lessons])
+    means = [max(float(lesson.slopes.mean()), 0.1) for lesson in lessons]
+    wanted = np.concatenate([lesson.slopes for lesson in lessons]) / np.array(means)[network]
+    counts = 1 / (np.square(np.concatenate([lesson.errors for lesson in lessons])) + _OWN**2)
     found = np.zeros(len(scale))  # in units of the prior
-    for _ in range(_STEPS if strength else 0):
-        precision, pull = np.eye(len(unit)), -found
-        for lesson in lessons:
-            wanted = lesson.slopes / max(float(lesson.slopes.mean()), 0.1)
-            expected = relative(lesson.features @ (centre + unit * found))
-            slopes = lesson.features * unit
-            slopes = expected[:, None] * (slopes - (expected[:, None] * slopes).mean(axis=0))
-            counts = 1 / (np.square(lesson.errors) + _OWN**2)
-            precision += slopes.T @ (slopes * counts[:, None])
-            pull += slopes.T @ (counts * (wanted - expected))
-        step = np.linalg.solve(precision, pull)
+    for _ in range(_STEPS):
+        logs = features @ (centre + unit * found)
+        expected = relatively(np.exp(logs - np.maximum.reduceat(logs, starts)[network]))
+        tilted = expected[:, None] * features
+        slopes = tilted - expected[:, None] * (np.add.reduceat(tilted, starts) / sizes[:, None])[network]
+        slopes *= unit
+        precision = np.eye(len(unit)) + slopes.T @ (slopes * counts[:, None])
+        step = np.linalg.solve(precision, slopes.T @ (counts * (wanted - expected)) - found)
         found += np.clip(step, -_STRIDE, _STRIDE)
         if np.abs(step).max() < 1e-4:
             break
-    return relative(features @ (centre + unit * found))
+    return centre + unit * found
 
 
 def relative(logs: np.ndarray) -> np.ndarray:

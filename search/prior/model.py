@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from search.controllers.structured.belief import PIECES, Belief, flat
+from search.prior.corpus import sets_of
 from search.prior.features import fisher_shares, group_features
 from search.prior.lessons import Lesson
-from search.prior.loglinear import FISHER_POWER, log_slopes
+from search.prior.loglinear import FISHER_POWER, coefficients, relative
 from spaces.errors import ConfigError
 
 META, SCAN = "meta", "scan"
@@ -71,6 +73,11 @@ class LayerPrior:
     quality: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    @cached_property
+    def data_sets(self) -> list[str]:
+        """Which data set each lesson is from."""
+        return sets_of([lesson.origin for lesson in self.lessons])
+
     def without(self, keep: Callable[[Lesson], bool]) -> "LayerPrior":
         """The prior of those lessons only."""
         return replace(self, lessons=tuple(lesson for lesson in self.lessons if keep(lesson)))
@@ -78,13 +85,19 @@ class LayerPrior:
     def unseen(self, source: str, data: str) -> "LayerPrior":
         """The prior without what has seen these images, or others of the same set.
 
-        Where that is one data set, model and doubt, too, are those that the others alone had chosen.
+        Where that is one data set, model and doubt, too, are those that the others alone had chosen; where it
+        is more, nobody has chosen without all of them: the default model, with the flat prior's own doubt.
         """
         clean = self.without(lambda lesson: not lesson.origin.shares_data(source, data))
-        kept = {lesson.origin.source for lesson in clean.lessons}
+        kept = {lesson.origin.id for lesson in clean.lessons}
+        gone = {
+            name for name, le in zip(self.data_sets, self.lessons, strict=True) if le.origin.id not in kept
+        }
         nested = self.quality.get("data_sets", {})
-        gone = [nested[name] for name in nested if name not in kept]
-        return replace(clean, choice=Choice(**gone[0]["choice"])) if len(gone) == 1 else clean
+        if not gone or not nested:
+            return clean
+        choice = Choice(**nested[gone.pop()]["choice"]) if len(gone) == 1 else Choice()
+        return replace(clean, choice=choice)
 
     def guarded(self, source: str, data: str) -> "LayerPrior":
         """The prior of `unseen`, where that has anything to say.
@@ -95,8 +108,9 @@ class LayerPrior:
         clean = self.unseen(source, data)
         if not clean.lessons:
             raise ConfigError(
-                f"the prior has learnt from {source} only, which is what this campaign searches on: nothing "
-                "would be transferred; leave the prior out, or fit one with campaigns on other data"
+                f"the prior has learnt from {source} only, by name or by its images, which is what this "
+                "campaign searches on: nothing would be transferred; leave the prior out, or fit one with "
+                "campaigns on other data"
             )
         return clean
 
@@ -119,30 +133,39 @@ class LayerPrior:
         Returns:
             (g, PIECES), (g,), (g,). Features out of the lessons' range are held at its ends.
         """
-        seen = np.concatenate([lesson.features for lesson in self.lessons])
+        seen = self._seen
         low, high = seen.min(axis=0), seen.max(axis=0)
         slack = 0.1 * (high - low) + 1e-9
         outside = ((features < low - slack) | (features > high + slack)).sum(axis=1).astype(float)
-        held = np.clip(features, low, high)
-        scale = np.where(seen.std(axis=0) > 1e-9, seen.std(axis=0), np.inf)
-        mean = self._one(self.lessons, held, scale)
-        sources = sorted({lesson.origin.source for lesson in self.lessons})
-        spread = np.zeros(len(features))
-        if len(sources) > 1 and self.choice.kind == "log" and self.choice.strength:
-            # A jackknife over data sets: what one of them more or less would change.
-            members = [
-                self._one([le for le in self.lessons if le.origin.source != source], held, scale)
-                for source in sources
-            ]
-            spread = np.std(members, axis=0) * np.sqrt(len(sources) - 1)
+        mean, *members = [self._bounded(np.clip(features, low, high), row) for row in self._coefficients]
+        spread = np.std(members, axis=0) * np.sqrt(len(members) - 1) if members else np.zeros(len(features))
         return np.repeat(mean[:, None], PIECES, axis=1), spread, outside
 
-    def _one(self, lessons: Sequence[Lesson], features: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _seen(self) -> np.ndarray:
+        """Features of every group of every lesson: (n, k)."""
+        return np.concatenate([lesson.features for lesson in self.lessons])
+
+    @cached_property
+    def _coefficients(self) -> list[np.ndarray]:
+        """Of all lessons; then of all but one data set each: a jackknife, what one more or less changes."""
+        varied = self._seen.std(axis=0)
+        scale = np.where(varied > 1e-9, varied, np.inf)
+        strength = self.choice.strength if self.choice.kind == "log" else 0.0
+        found = [coefficients(self.lessons, scale, strength)]
+        names = sorted(set(self.data_sets))
+        if len(names) > 1 and strength:
+            for gone in names:
+                rest = [le for name, le in zip(self.data_sets, self.lessons, strict=True) if name != gone]
+                found.append(coefficients(rest, scale, strength))
+        return found
+
+    def _bounded(self, features: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Relative slopes by some coefficients, within bounds: (g,)."""
         if self.choice.kind == "mean" or not len(features):
             return np.ones(len(features))
-        slopes = log_slopes(lessons, features, scale, self.choice.strength)
-        slopes = np.clip(slopes, _LEAST_SLOPE, _MOST_SLOPE)
-        return slopes / max(float(slopes.mean()), _LEAST_SLOPE)
+        slopes = np.clip(relative(features @ row), _LEAST_SLOPE, _MOST_SLOPE)
+        return np.asarray(slopes / max(float(slopes.mean()), _LEAST_SLOPE))
 
 
 def scan_slopes(shares: np.ndarray) -> np.ndarray:

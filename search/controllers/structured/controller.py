@@ -1,6 +1,6 @@
 """Search by a model of damage: expected hypervolume improvement over what the model believes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from search.controllers.base import SequentialController, Yardstick
 from search.controllers.sampling import StratifiedSampler
 from search.controllers.structured.belief import Belief
 from search.controllers.structured.calibration import Calibration
-from search.controllers.structured.candidates import Candidates, Predict
+from search.controllers.structured.candidates import Candidates
 from search.controllers.structured.evidence import Ledger
 from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.mixture import Mixture, make_experts
@@ -23,6 +23,7 @@ from spaces.space import ChannelSpace
 
 _COSTS = ("flops", "params", "activation_bytes", "latency_ms")
 _LEAST = 3  # networks beside dense before the model is asked
+_GROWN = 1.01  # times the evidence on which scales were chosen last: then they are chosen anew
 _PATHS = 24
 _OFFSPRING = 160
 _STRANGERS = 4
@@ -82,6 +83,7 @@ class StructuredController(SequentialController):
         self._ledger = Ledger(yardstick)
         self._calibration = Calibration()
         self._settings = [Setting() for _ in self._experts]
+        self._tuned_at = 0  # networks when scales were chosen last
         self._model: Mixture | None = None
         self._scale, self._unit = RETENTION, 1.0
         self._floor: float | None = None
@@ -120,7 +122,8 @@ class StructuredController(SequentialController):
 
     def _learn(self, genome: Genome, losses: np.ndarray | None) -> None:
         self._pending.pop(genome, None)
-        self._model = None
+        if losses is not None:
+            self._model = None
 
     def _hand_out(self, genome: Genome) -> None:
         super()._hand_out(genome)
@@ -135,7 +138,9 @@ class StructuredController(SequentialController):
             if evidence is not None and len(evidence.genomes) >= _LEAST:
                 if evidence.scale == AMOUNT:
                     self._calibration.compare(evidence)
-                self._model = Mixture(self._experts, evidence, self._settings)
+                grown = len(evidence.genomes) >= _GROWN * self._tuned_at
+                self._model = Mixture(self._experts, evidence, self._settings, tune=grown)
+                self._tuned_at = len(evidence.genomes) if grown else self._tuned_at
                 self._settings, self._floor = self._model.settings, evidence.floor
                 self._scale, self._unit = evidence.scale, evidence.unit
                 self._known = evidence.genomes
@@ -150,7 +155,7 @@ class StructuredController(SequentialController):
             model = model.expecting(np.array(waiting))
             known = np.concatenate([known, np.array(waiting)])
         mixture = model
-        front, octaves, worth = self._believed_front(mixture.predict, known)
+        front, octaves, worth = self._believed_front(mixture.mean, known)
         floor = float(worth.min()) if self._floor is None else self._floor
 
         def best(genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,12 +190,12 @@ class StructuredController(SequentialController):
         return np.asarray(np.sum(gains, axis=0))
 
     def _believed_front(
-        self, predict: Predict, known: np.ndarray
+        self, mean: Callable[[np.ndarray], np.ndarray], known: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Genomes, octaves, worth of networks, dense too, that nothing cheaper is believed to beat."""
         genomes = np.concatenate([np.array([self.space.dense]), known])
         octaves = self._octaves(genomes)
-        worth = self._scale.worth(predict(genomes)[0])
+        worth = self._scale.worth(mean(genomes))
         front = non_dominated(np.column_stack([octaves, -worth]))
         return genomes[front], octaves[front], worth[front]
 

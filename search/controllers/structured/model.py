@@ -67,13 +67,12 @@ class DamageModel:
         self.setting = setting
         self._scale = evidence.scale
         self.mean = self._scale.damage(evidence.readings)
-        parts = terms.parts(self._features, self._features)
         if tune:
-            self.setting = self._tuned(parts)
-        self._fit(parts)
+            self.setting = self._tuned()
+        self._fit()
 
-    def _fit(self, parts: np.ndarray) -> None:
-        prior = np.tensordot(weights(self.setting.scales), parts, axes=1)
+    def _fit(self) -> None:
+        prior = self._terms.covariance(self._features, self._features, self.setting.scales)
         base = self._terms.mean(self._features, self.setting.scales)
         noise = self._noise()
         for _ in range(_STEPS):
@@ -90,6 +89,12 @@ class DamageModel:
         # Laplace's, as a density of readings: damage read at a slope stretches by its inverse.
         fit = -0.5 * float((targets - base) @ pull) - float(np.log(np.diag(root)).sum())
         self.log_evidence = self.setting.likelier_by() + fit - float(np.log(self._scale.slopes(at)).sum())
+
+    def expected(self, features: Features) -> np.ndarray:
+        """Posterior mean of the damage: (n,)."""
+        scales = self.setting.scales
+        cross = self._terms.covariance(features, self._features, scales)
+        return np.asarray(self._terms.mean(features, scales) + cross @ self._pull)
 
     def whitened(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Posterior mean of the damage, (n,), and what the trials tell of it, (n, t).
@@ -132,19 +137,17 @@ class DamageModel:
         noise[np.diag_indices(len(noise))] += 1e-6
         return noise
 
-    def _tuned(self, parts: np.ndarray) -> Setting:
+    def _tuned(self) -> Setting:
         """The likeliest scales near those from before: coordinate steps on a grid."""
         n = len(self.mean)
         some = np.unique(np.linspace(0, n - 1, min(n, _MOST)).astype(int))
-        few = np.ix_(some, some)
-        parts = np.stack([part[few] for part in parts])
-        features = self._features.rows(some)
-        evidence, at = self._evidence, self.mean[some]
+        features, evidence, at = self._features.rows(some), self._evidence.rows(some), self.mean[some]
+        parts = self._terms.parts(features, features)
 
         def likelihood(setting: Setting) -> float:
-            noise = evidence.noise(setting.spread * evidence.spread)[few]
+            noise = evidence.noise(setting.spread * evidence.spread)
             noise[np.diag_indices(len(noise))] += 1e-6
-            targets, errors = self._scale.linearised(evidence.readings[some], noise, at)
+            targets, errors = self._scale.linearised(evidence.readings, noise, at)
             covariance = np.tensordot(weights(setting.scales), parts, axes=1) + errors
             root = np.linalg.cholesky(covariance)
             gap = targets - self._terms.mean(features, setting.scales)

@@ -13,7 +13,7 @@ import numpy as np
 from search.controllers.structured.belief import PIECES, Belief
 from search.controllers.structured.evidence import Evidence
 from search.controllers.structured.model import DamageModel, Setting
-from search.controllers.structured.terms import Features, Terms
+from search.controllers.structured.terms import Features, Scales, Terms, weights
 from spaces.space import ChannelSpace
 
 SCOUTS = "scouts"
@@ -94,12 +94,20 @@ class ScoutTerms(Terms):
 
     def parts(self, a: Features, b: Features) -> np.ndarray:
         """See `Terms.parts`; what scouts would have seen counts to what groups have in common."""
+        parts = super().parts(a, b)
+        parts[0] += _FOLLOWS * self._unseen(a, b)
+        return parts
+
+    def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
+        """See `Terms.covariance`."""
+        return super().covariance(a, b, scales) + weights(scales)[0] * _FOLLOWS * self._unseen(a, b)
+
+    def _unseen(self, a: Features, b: Features) -> np.ndarray:
+        """Covariance of what scouts would see, given what they saw: (n, m)."""
         assert isinstance(a, ScoutFeatures)
         assert isinstance(b, ScoutFeatures)
-        parts, scales = super().parts(a, b), self._model.setting.scales
-        unseen = self._plain.covariance(self._plainly(a), self._plainly(b), scales) - a.told @ b.told.T
-        parts[0] += _FOLLOWS * unseen
-        return parts
+        prior = self._plain.covariance(self._plainly(a), self._plainly(b), self._model.setting.scales)
+        return np.asarray(prior - a.told @ b.told.T)
 
     def variances(self, a: Features) -> np.ndarray:
         """See `Terms.variances`."""

@@ -128,8 +128,11 @@ class Terms:
         return np.stack([common, own, _UNIT * products, _UNIT * _rest(a.octaves, b.octaves), step])
 
     def covariance(self, a: Features, b: Features, scales: Scales) -> np.ndarray:
-        """Prior covariance of the damage: (n, m)."""
-        return np.tensordot(weights(scales), self.parts(a, b), axes=1)
+        """Prior covariance of the damage, `parts` by their weights: (n, m). One product instead of four."""
+        common, own, products, rest, step = weights(scales) * np.array([1.0, 1.0, _UNIT, _UNIT, 1.0])
+        weighted = [common * a.common, own * a.own, products * a.products, step * a.pruned]
+        linear = np.hstack(weighted) @ np.hstack([b.common, b.own, b.products, b.pruned]).T
+        return np.asarray(linear + rest * _rest(a.octaves, b.octaves))
 
     def variances(self, a: Features) -> np.ndarray:
         """The diagonals of `parts`: (5, n)."""
@@ -150,14 +153,21 @@ def weights(scales: Scales) -> np.ndarray:
 
 def _rest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A Matern 5/2 process held at 0 in the dense network: (n, g), (m, g) -> (n, m)."""
-    squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
-    of_dense = _matern(np.linalg.norm(a, axis=1))[:, None] * _matern(np.linalg.norm(b, axis=1))
-    return _matern(np.sqrt(np.maximum(squares, 0.0))) - of_dense
+    squares = (-2 * a) @ b.T
+    squares += np.square(a).sum(axis=1)[:, None]
+    squares += np.square(b).sum(axis=1)
+    rest = _matern(np.sqrt(np.maximum(squares, 0.0, out=squares), out=squares))
+    rest -= _matern(np.linalg.norm(a, axis=1))[:, None] * _matern(np.linalg.norm(b, axis=1))
+    return rest
 
 
 def _matern(distance: np.ndarray) -> np.ndarray:
-    scaled = np.sqrt(5.0) * distance / _LENGTH
-    return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    scaled = distance * (np.sqrt(5.0) / _LENGTH)
+    value = scaled / 3
+    value += 1
+    value *= scaled
+    value += 1
+    return np.asarray(np.multiply(value, np.exp(np.negative(scaled, out=scaled), out=scaled), out=value))
 
 
 def _neighbours(space: ChannelSpace) -> np.ndarray:
