@@ -99,7 +99,8 @@ def noted(config: CampaignConfig) -> CampaignConfig:
             f"search.prior_sha256 = {settings.prior_sha256!r}, but {settings.prior!r} has {prior.sha256!r}; "
             "put back the prior that is meant, or leave the hash out"
         )
-    prior.guarded(config.data.source, "")  # by name: sooner than by its images, when the network is trained
+    named = config.data.source if isinstance(config.data.source, str) else " + ".join(config.data.source)
+    prior.guarded(named, "")  # sooner than by its images, when the network is trained
     settings = settings.model_copy(update={"prior_sha256": prior.sha256})
     return config.model_copy(update={"search": settings})
 

@@ -58,7 +58,7 @@ class Origin:
 
     def shares_data(self, source: str, data: str) -> bool:
         """Whether these are images that it has seen, or others of the same set, in whatever form."""
-        return self.data == data or bool(data_sets(self.source) & data_sets(source))
+        return bool(data and self.data == data) or bool(data_sets(self.source) & data_sets(source))
 
 
 def data_sets(source: str) -> frozenset[str]:
