@@ -186,13 +186,14 @@ def targets(rows: Sequence[dict[str, Any]], arms: dict[str, Found]) -> dict[str,
             found[f"{mine} against {rival}, after 60"] = gain(arms, mine, rival, "agreement_at_60")
         if len(better) > 1:
             found[f"{mine} to the better of TPE and GP at 60"] = catching_up(rows, mine, better, 60)
+    every = (*PRIORS, *WRONG, "structured + scan", "structured + portfolio", *SCOUTED)
+    pairs = [(arm, base) for base in ("structured", "structured + scouts") for arm in every if arm != base]
+    pairs += [("prior LODO + scouts", f"{arm} + scouts") for arm in WRONG]
     for measure in MEASURES:
-        for base in ("structured", "structured + scouts"):
-            for arm in (*PRIORS, *WRONG, "structured + scan", "structured + portfolio", *SCOUTED):
-                if arm in arms and base in arms and arm != base:
-                    row = {f"to_{s}": faster(arms, arm, base, f"{measure}_to_{s}") for s in (50, 80, 90)}
-                    row |= {f"after {s}": gain(arms, arm, base, f"{measure}_at_{s}") for s in (20, 60)}
-                    found[f"{arm} against {base}, by {measure}"] = row
+        for arm, base in [(arm, base) for arm, base in pairs if arm in arms and base in arms]:
+            row = {f"to_{s}": faster(arms, arm, base, f"{measure}_to_{s}") for s in (50, 80, 90)}
+            row |= {f"after {s}": gain(arms, arm, base, f"{measure}_at_{s}") for s in (20, 60)}
+            found[f"{arm} against {base}, by {measure}"] = row
     return found
 
 
