@@ -4,9 +4,10 @@
 
 The uniform networks of the ladder, at the widths that pruning gives them, start from a fresh initialisation
 and are trained with the recipe that dense had. Beside them the same networks as a campaign's rung
-has them (sliced from dense, then adapted), and the bank's best network at up to the same FLOPs by
-disagreement on training images. All are judged by the metric on test; nothing is chosen by it. Results are
-added to scratch.json one by one; those there are skipped.
+has them (sliced from dense, then adapted); the bank's best network at up to the same FLOPs by
+disagreement on training images; and that one tuned with dense's whole recipe, from dense's weights. All are
+judged by the metric on test; nothing is chosen by it. Results are added to scratch.json one by one; those
+there are skipped.
 """
 
 import argparse
@@ -38,13 +39,17 @@ RESULTS = Path(__file__).with_suffix(".json")
 
 def scratch(bench: Bench, pair: str, genome: Genome, seed: int) -> tuple[float, float]:
     """Test metric of a network of these widths trained from a fresh initialisation, and seconds it took."""
-    config, evaluator = config_of(pair), bench.evaluator
+    fresh, _ = build_network(config_of(pair).network, seed=1000 + seed)
     began = time.perf_counter()
-    fresh, _ = build_network(config.network, seed=1000 + seed)
-    network = evaluator.sliced(fresh, genome)
-    tune(network, evaluator.bench.train, evaluator.task, config.recipe, seed=1000 + seed)
-    spent = time.perf_counter() - began
-    return bench.on_test(network, 1000 + seed), spent
+    return trained(bench, pair, fresh, genome, seed), time.perf_counter() - began
+
+
+def trained(bench: Bench, pair: str, start: torch.nn.Module, genome: Genome, seed: int) -> float:
+    """Test metric of what the genome keeps of a network, after all of dense's recipe."""
+    evaluator = bench.evaluator
+    network = evaluator.sliced(start, genome)
+    tune(network, evaluator.bench.train, evaluator.task, config_of(pair).recipe, seed=1000 + seed)
+    return bench.on_test(network, 1000 + seed)
 
 
 def rows_of(
@@ -67,6 +72,8 @@ def rows_of(
         found = [scratch(bench, pair, genome, seed) for seed in seeds]
         affordable = np.flatnonzero(levels <= level + 1e-6)
         best = affordable[told[affordable].argmin()]
+        dense, chosen = bench.evaluator.bench.dense, tuple(bank.genomes[best])
+        tuned = [trained(bench, pair, dense, chosen, seed) for seed in seeds]
         yield {
             "octaves": round(level, 2),
             "scratch": [round(value, 4) for value, _ in found],
@@ -74,6 +81,7 @@ def rows_of(
             "rung": round(at_rung["test"], 4),
             "bank": round(float(test[best]), 4),
             "bank_octaves": round(float(levels[best]), 2),
+            "bank_tuned": [round(value, 4) for value in tuned],
         }
 
 
