@@ -9,12 +9,12 @@ from reports.theme import ADVISED, BAR, FONT, GOLD, GREEN, GRID, INK, LADDER, MU
 SHOWN = {
     "structured + scouts": ("structured, scouts", ADVISED),
     "prior LODO + scouts": ("structured, scouts, prior", BAR),
+    "structured + scan": ("structured, scan", INK),
     "prior LODO": ("structured, prior", LADDER),
     "structured": ("structured alone", GREEN),
     "optuna:gp": ("Optuna GP", PINK),
     "optuna:tpe": ("Optuna TPE", GOLD),
     "nsga2": ("NSGA-II", MUTED),
-    "random": ("random", INK),
 }
 """Arms in the picture: name and colour."""
 
