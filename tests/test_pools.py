@@ -413,7 +413,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Code in a fresh process at the root of the repository, warnings as errors."""
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
 
 
 @pytest.mark.ray
