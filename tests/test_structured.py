@@ -15,7 +15,7 @@ from search.controllers.structured.improvement import expected_improvement
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.scale import AMOUNT, RETENTION, Scale
 from search.controllers.structured.terms import Scales, Terms
-from search.genes import octaves
+from search.genes import Genes, octaves
 from search.start import common_first
 from spaces.errors import ConfigError
 from spaces.fronts import OCTAVES, front_hypervolume, hypervolume
@@ -291,8 +291,36 @@ def test_it_needs_a_fifth_of_nsga2s_trials(noise: float) -> None:
     assert ours[after_the_ladder - 1] > theirs
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_it_finds_the_front_of_all_2048_networks_in_forty_trials(seed: int) -> None:
+    space = ChannelSpace.chain([16, 32, 32, 64, 64], round_to=8)
+    steepness = np.random.default_rng(1).lognormal(0, 1, 5)
+
+    def share(genomes: list[Genome]) -> float:
+        flops = np.exp2(octaves(space, np.array(genomes)))
+        return front_hypervolume(flops, metric(genomes), DENSE, CHANCE)
+
+    def metric(genomes: list[Genome]) -> np.ndarray:
+        pruned = -np.log2(np.array(genomes) / np.array(space.dense, dtype=float))
+        return CHANCE + (DENSE - CHANCE) * np.exp(-np.square(pruned) @ steepness / 8)
+
+    every = list(Genes(space).everything())
+    assert len(every) == 2048
+    first = common_first(space)
+    controller = make_controller("structured", space, (FLOPS, AUC), seed, first, yardstick=Yardstick(CHANCE))
+    asked: list[Genome] = []
+    for number in range(40):
+        (genome,) = controller.ask(1)
+        asked.append(genome)
+        outcome = Outcome(number, "complete", {"auc": float(metric([genome])[0])})
+        controller.tell(Record(Trial(number, genome), outcome, space.cost(genome).row(0)))
+    assert share(first) < 0.5 * share(every)
+    assert share(asked[:20]) > 0.9 * share(every)
+    assert share(asked) > 0.99 * share(every)
+
+
 def test_asks_are_quick_at_500_trials_and_60_groups() -> None:
-    """About 0.1 s; the bound leaves room for a busy machine. `benchmarks/controllers.py` measures it."""
+    """About 0.1 s of this thread's time; the bound leaves room. `benchmarks/controllers.py` measures it."""
     space = ChannelSpace.chain([64] * 20 + [128] * 20 + [256] * 20, round_to=8)
     controller = make_controller(
         "structured", space, (FLOPS, AUC), 0, common_first(space), yardstick=Yardstick(CHANCE)
@@ -305,6 +333,6 @@ def test_asks_are_quick_at_500_trials_and_60_groups() -> None:
         outcome = Outcome(number, "complete", {"auc": value}, {"metric": cases})
         controller.tell(Record(Trial(number, genome), outcome, space.cost(genome).row(0)))
     controller.ask(7)
-    began = time.perf_counter()
+    began = time.thread_time()
     controller.ask(3)
-    assert (time.perf_counter() - began) / 3 < 1.0
+    assert (time.thread_time() - began) / 3 < 0.5
