@@ -1,11 +1,10 @@
-"""How long a prior takes to fit: campaigns of analytic tasks (tests/analytic_family.py), 200 networks each.
+"""How long a prior takes to fit, on campaigns of analytic tasks (tests/analytic_family.py).
 
-    python -m benchmarks.prior_fit [--campaigns 50] [--data-sets 25]
+    python -m benchmarks.prior_fit
 
-Two campaigns a data set by default. Seconds of processor time go to prior_fit.json.
+Seconds of processor time go to prior_fit.json.
 """
 
-import argparse
 import json
 import os
 import time
@@ -18,26 +17,17 @@ from search.prior.evaluation import fit_prior
 from tests.analytic_family import FamilyTask
 
 RESULTS = Path(__file__).with_suffix(".json")
-NETWORKS = 200
+CAMPAIGNS, DATA_SETS, NETWORKS = 50, 25, 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--campaigns", type=int, default=50)
-    parser.add_argument("--data-sets", type=int, default=25)
-    options = parser.parse_args()
-    campaigns = [
-        FamilyTask(seed).campaign(f"set{seed % options.data_sets}", NETWORKS)
-        for seed in range(options.campaigns)
-    ]
+    campaigns = [FamilyTask(seed).campaign(f"set{seed % DATA_SETS}", NETWORKS) for seed in range(CAMPAIGNS)]
     began = time.process_time()
     fit_prior(campaigns)
-    found = {"networks": NETWORKS, "cpu_s": round(time.process_time() - began, 1)}
-    result = {**made(), "campaigns": options.campaigns, "data_sets": options.data_sets, **found}
+    spent = round(time.process_time() - began, 1)
+    result = {**made(), "campaigns": CAMPAIGNS, "data_sets": DATA_SETS, "networks": NETWORKS, "cpu_s": spent}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(found)
+    print(result)
 
 
 if __name__ == "__main__":

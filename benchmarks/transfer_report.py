@@ -5,7 +5,7 @@ metric; both of the front that disagreement on training images chose. `at_K`: ga
 trials, as a share of the best gain that any arm (ablations apart) and seed had in that task; `to_P`: trials
 until P % of it, a search that never gets there counting as all its trials + 1. Means are over seeds, then
 over the tasks of a data set, then over data sets; intervals are of a bootstrap that draws data sets, then
-tasks, then seeds.
+tasks, then seeds. `code` is the commit that made the report; searches are kept, and may be of earlier ones.
 """
 
 import csv

@@ -23,11 +23,10 @@ from spaces.granularity import Granularity
 
 Rung: TypeAlias = Literal["recalibrate", "shared", "finetune", "full"]
 
+Value: TypeAlias = Literal["metric", "loss", "agreement"]
+
 LEAST_SCOUTS = 16
 """Dense and the ladder are among them; a few more would tell nothing."""
-
-
-Value: TypeAlias = Literal["metric", "loss", "agreement"]
 
 
 class PruningSettings(Settings):

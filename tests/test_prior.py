@@ -15,11 +15,11 @@ from benchmarks.pairs import FREE
 from search.cli import main
 from search.controllers.structured.model import DamageModel, Setting
 from search.controllers.structured.terms import Terms
-from search.prior import evaluation
+from search.prior import evaluation, file
 from search.prior.corpus import Origin, PastCampaign, past_campaign, read_corpus, sets_of
 from search.prior.evaluation import assess, fit_prior
 from search.prior.features import GROUP_FEATURES, group_features
-from search.prior.file import load_prior, save_prior
+from search.prior.file import VERSION, load_prior, save_prior
 from search.prior.model import META, Choice, LayerPrior
 from search.store.archive import Store
 from search.store.entries import CampaignEntry, CampaignRow
@@ -292,7 +292,8 @@ def test_a_file_gives_back_the_same_prior(prior: LayerPrior, tmp_path: Path) -> 
     [
         (lambda about: {**about, "version": 99}, "version 99"),
         (lambda about: {**about, "choice": {"kind": "log", "strength": 9.0, "doubt": 0.1}}, "was changed"),
-        (lambda about: {**about, "group_features": about["group_features"][::-1]}, "other features"),
+        (lambda about: {**about, "group_features": about["group_features"][::-1]}, "was changed"),
+        (lambda about: {"version": VERSION}, "was changed"),
     ],
 )
 def test_another_version_and_tampering_are_refused(
@@ -302,12 +303,21 @@ def test_another_version_and_tampering_are_refused(
     save_prior(prior, path)
     from safetensors import safe_open
 
-    with safe_open(str(path), "numpy") as file:
-        header = file.metadata()
+    with safe_open(str(path), "numpy") as saved:
+        header = saved.metadata()
     header["about"] = json.dumps(change(json.loads(header["about"])))  # type: ignore[operator]
     save_file(load_file(path), path, header)
     with pytest.raises(ConfigError, match=says):
         load_prior(path)
+
+
+def test_a_prior_of_other_features_is_refused(
+    prior: LayerPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_prior(prior, tmp_path / "p.safetensors")
+    monkeypatch.setattr(file, "GROUP_FEATURES", GROUP_FEATURES[::-1])
+    with pytest.raises(ConfigError, match="other features"):
+        load_prior(tmp_path / "p.safetensors")
 
 
 def test_changed_numbers_and_foreign_files_are_refused(prior: LayerPrior, tmp_path: Path) -> None:

@@ -121,13 +121,13 @@ def load_prior(path: str | Path) -> LayerPrior:
                 f"{where} has version {version}, but this program reads version {VERSION}; fit it again "
                 "from the stores that it came from"
             )
+        if header["sha256"] != _digest(header["about"], arrays):
+            raise ConfigError(f"{where} was changed after it was written; fit it again, or take a copy")
         if about["group_features"] != list(GROUP_FEATURES) or about["curve"] != PIECES:
             raise ConfigError(
                 f"{where} is about other features of groups than this program describes; fit it again from "
                 "the stores that it came from"
             )
-        if header["sha256"] != _digest(header["about"], arrays):
-            raise ConfigError(f"{where} was changed after it was written; fit it again, or take a copy")
         return LayerPrior(
             tuple(_lesson(i, origin, arrays) for i, origin in enumerate(about["origins"])),
             Choice(**about["choice"]),

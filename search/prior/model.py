@@ -89,15 +89,13 @@ class LayerPrior:
         is more, nobody has chosen without all of them: the default model, with the flat prior's own doubt.
         """
         clean = self.without(lambda lesson: not lesson.origin.shares_data(source, data))
-        kept = {lesson.origin.id for lesson in clean.lessons}
-        gone = {
-            name for name, le in zip(self.data_sets, self.lessons, strict=True) if le.origin.id not in kept
-        }
+        pairs = zip(self.data_sets, self.lessons, strict=True)
+        gone = {name for name, lesson in pairs if lesson.origin.shares_data(source, data)}
         nested = self.quality.get("data_sets", {})
         if not gone or not nested:
             return clean
-        choice = Choice(**nested[gone.pop()]["choice"]) if len(gone) == 1 else Choice()
-        return replace(clean, choice=choice)
+        alone = nested.get(gone.pop()) if len(gone) == 1 else None
+        return replace(clean, choice=Choice(**alone["choice"]) if alone else Choice())
 
     def guarded(self, source: str, data: str) -> "LayerPrior":
         """The prior of `unseen`, where that has anything to say.

@@ -162,7 +162,7 @@ def _rest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _matern(distance: np.ndarray) -> np.ndarray:
-    scaled = distance * (np.sqrt(5.0) / _LENGTH)
+    scaled = distance * (np.sqrt(5.0) / _LENGTH)  # s; then (1 + s + s^2 / 3) exp(-s) without new arrays
     value = scaled / 3
     value += 1
     value *= scaled
